@@ -19,9 +19,9 @@
 #define MIN(a, b)     ((a) < (b) ? (a) : (b))
 #define MAX(a, b)     ((a) > (b) ? (a) : (b))
 #define CLEANUP(f)    __attribute__((cleanup(f)))
-#define NSEC_PER_SEC  1000000000LL
-#define NSEC_PER_MSEC 1000000LL
-#define NSEC_PER_USEC 1000LL
+#define NSEC_PER_SEC  1000000000L
+#define NSEC_PER_MSEC 1000000L
+#define NSEC_PER_USEC 1000L
 
 /*
  * Declares `void f_p(T *p)`, which calls f(*p): the form that CLEANUP() wants.
