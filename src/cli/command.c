@@ -201,8 +201,13 @@ void command_completion(void)
 		   "\tlocal first=${COMP_WORDS[1]} second=${COMP_WORDS[2]} words=\n"
 		   "\tif [ \"$COMP_CWORD\" = 1 ]; then");
 	(void)printf("\t\twords='");
-	for (size_t i = 0; i < command_count; i++)
-		(void)printf("%.*s ", (int)strcspn(commands[i].name, " "), commands[i].name);
+	for (size_t i = 0; i < command_count; i++) {
+		size_t n = strcspn(commands[i].name, " ");
+
+		/* A family of commands stands together: once is enough. */
+		if (i == 0 || strncmp(commands[i].name, commands[i - 1].name, n) != 0)
+			(void)printf("%.*s ", (int)n, commands[i].name);
+	}
 	(void)puts("'\n\tfi\n\tcase \"$first $second\" in");
 	for (size_t i = 0; i < command_count; i++) {
 		const struct command *c = &commands[i];

@@ -129,6 +129,7 @@ static int set_process(struct err *e)
 int run_program(const struct invocation *inv, struct err *e)
 {
 	const char *name = option(inv, "group"), *run_text = option(inv, "run");
+	const char *member = option(inv, "member");
 	CLEANUP(group_close_p) struct group *g = NULL;
 	CLEANUP_FREE char *value = NULL;
 	char path[PATH_MAX];
@@ -142,26 +143,32 @@ int run_program(const struct invocation *inv, struct err *e)
 	}
 	if (run_text && parse_u64(run_text, UINT32_MAX, &run) < 0)
 		return err_set(e, ERR_INVALID, "--run takes a number, not '%s'", run_text);
+	if (member && !name_valid(member)) {
+		(void)err_set(e, ERR_INVALID, "'%s' is no name for a member", member);
+		return err_hint(e, "a name is %s", name_rule);
+	}
 	r = find_program(inv->arguments[0], path, e);
-	if (r == 0)
-		r = check_dynamic(path, e);
+	if (r < 0)
+		return r;
+	r = check_dynamic(path, e);
 	if (r == 0)
 		r = group_open_or_create(name, &g, e);
-	if (r == -ENOENT)
-		e->code =
-			ERR_INTERNAL; /* not the program's absence, which has a status of its own */
 	if (r == 0)
 		r = set_process(e);
 	if (r == 0)
-		r = group_join(g, option(inv, "member"), path, (uint32_t)run, &m, e);
+		r = group_join(g, member, path, (uint32_t)run, &m, e);
 	if (r == 0)
 		r = group_run_value(g, m, &value, e);
 	if (r == 0)
 		r = set_environment(value, e);
 	if (r == 0)
 		r = recorder_start(g, e);
-	if (r < 0)
+	if (r < 0) {
+		/* 126 and 127 say something about the program, and this is not about it. */
+		if (e->code == ERR_NOT_FOUND || e->code == ERR_FORBIDDEN)
+			e->code = ERR_UNAVAILABLE;
 		return r;
+	}
 	(void)execv(path, inv->arguments);
 	return err_set(e, ERR_FORBIDDEN, "%s: %s", path, strerror(errno));
 }

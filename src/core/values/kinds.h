@@ -39,7 +39,8 @@ enum value_form {
 	X(KIND_CLOCK_SGI_CYCLE, 18, "clock.sgi_cycle", FORM_WORD)               \
 	X(KIND_CLOCK_TAI, 19, "clock.tai", FORM_WORD)                           \
 	X(KIND_CLOCK_DYNAMIC, 20, "clock.dynamic", FORM_WORD)                   \
-	X(KIND_AUXV_RANDOM, 21, "auxv.random", FORM_CELL)
+	X(KIND_AUXV_RANDOM, 21, "auxv.random", FORM_CELL)                       \
+	X(KIND_PPID, 22, "ppid", FORM_WORD)
 
 enum value_kind {
 #define X(constant, number, name, form) constant = (number),

@@ -189,6 +189,8 @@ pid_t values_fork_parent(uint64_t lineage, pid_t child);
 /* Process ids as the copies see them, and as the kernel does. */
 pid_t values_virtual_pid(pid_t real);
 pid_t values_real_pid(pid_t virtual_pid);
+/* Notes that the copies know the process `real` as `virtual_pid`. */
+void values_note_pid(pid_t real, pid_t virtual_pid);
 /*
  * Text for RUN_VARIABLE of a program that replaces the calling process (child 0), or that the
  * child process made with values_fork_prepare() will become. 0 or -ENOTCONN.

@@ -199,7 +199,7 @@ static int write_segment(
 
 int group_create(const char *name, const struct group_options *options, struct err *e)
 {
-	char directory[PATH_MAX], temporary[PATH_MAX + 32], path[PATH_MAX + 16];
+	char directory[PATH_MAX], unnamed[64], path[PATH_MAX + 16];
 	CLEANUP_CLOSE int fd = -1;
 	int r = group_directory(name, directory, e);
 
@@ -213,18 +213,17 @@ int group_create(const char *name, const struct group_options *options, struct e
 	if (r < 0)
 		return err_errno(e, r, "make %s", directory);
 	(void)snprintf(path, sizeof(path), "%s/segment", directory);
-	(void)snprintf(temporary, sizeof(temporary), "%s/.segment.%d", directory, (int)getpid());
 	if (access(path, F_OK) == 0)
 		return err_set(e, ERR_CONFLICT, "group %s exists", name);
-	fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	fd = open(directory, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	if (fd < 0)
-		return err_errno(e, -errno, "make %s", temporary);
+		return err_errno(e, -errno, "make a file in %s", directory);
 	r = write_segment(fd, name, options, e);
-	/* A name appears whole or not at all, and the first of two creators wins. */
-	if (r == 0 && link(temporary, path) < 0)
+	/* It gets its name when it is whole, and the first of two creators wins. */
+	(void)snprintf(unnamed, sizeof(unnamed), "/proc/self/fd/%d", fd);
+	if (r == 0 && linkat(AT_FDCWD, unnamed, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
 		r = errno == EEXIST ? err_set(e, ERR_CONFLICT, "group %s exists", name)
 				    : err_errno(e, -errno, "make %s", path);
-	(void)unlink(temporary);
 	if (r < 0)
 		(void)rmdir(directory); /* only when it is empty */
 	return r;
@@ -323,11 +322,29 @@ static bool anybody_alive(const struct group *g)
 	return false;
 }
 
+/* The folder holds files only. */
+static int remove_files(const char *directory, struct err *e)
+{
+	DIR *d = opendir(directory);
+	const struct dirent *entry;
+	int r = 0;
+
+	if (!d)
+		return err_errno(e, -errno, "remove %s", directory);
+	while (r == 0 && (entry = readdir(d)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+			unlinkat(dirfd(d), entry->d_name, 0) < 0)
+			r = err_errno(e, -errno, "remove %s/%s", directory, entry->d_name);
+	(void)closedir(d);
+	if (r == 0 && rmdir(directory) < 0)
+		r = err_errno(e, -errno, "remove %s", directory);
+	return r;
+}
+
 int group_remove(const char *name, bool force, struct err *e)
 {
-	static const char *const files[] = {"segment", "journal", "recorder.lock"};
 	CLEANUP(group_close_p) struct group *g = NULL;
-	char directory[PATH_MAX], path[PATH_MAX];
+	char directory[PATH_MAX], gone[PATH_MAX + 32];
 	int r = group_directory(name, directory, e);
 
 	if (r < 0)
@@ -340,13 +357,13 @@ int group_remove(const char *name, bool force, struct err *e)
 		(void)err_set(e, ERR_CONFLICT, "group %s has running members", name);
 		return err_hint(e, "end them first, or use --force");
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-		if (path_join(path, sizeof(path), directory, files[i]) == 0 && unlink(path) < 0 &&
-			errno != ENOENT)
-			return err_errno(e, -errno, "remove %s", path);
-	if (rmdir(directory) < 0)
+	/* It is gone at once and as a whole; a recorder that is still busy finds no folder to write
+	 * to. */
+	(void)snprintf(gone, sizeof(gone), "%.*s.removed-%s-%d",
+		(int)(strrchr(directory, '/') + 1 - directory), directory, name, (int)getpid());
+	if (rename(directory, gone) < 0)
 		return err_errno(e, -errno, "remove %s", directory);
-	return 0;
+	return remove_files(gone, e);
 }
 
 static int by_name(const void *a, const void *b)
@@ -409,10 +426,6 @@ int group_join(struct group *g, const char *member, const char *program, uint32_
 	struct lineage *root;
 	struct member *m;
 
-	if (member && !name_valid(member)) {
-		(void)err_set(e, ERR_INVALID, "'%s' is no name for a member", member);
-		return err_hint(e, "a name is %s", name_rule);
-	}
 	root = lineage_get(s, NULL, STEP_PROGRAM, run, slash ? slash + 1 : program);
 	m = root ? member_add(s, member) : NULL;
 	if (!m) {

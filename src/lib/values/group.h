@@ -50,7 +50,7 @@ int group_remove(const char *name, bool force, struct err *e);
 int group_names(char ***ret, struct err *e);
 void group_names_free(char **names);
 
-/* A new member for a program run by this process; name NULL: "m" and its number. */
+/* A new member for a program run by this process; its name valid, or NULL: "m" and its number. */
 int group_join(struct group *g, const char *member, const char *program, uint32_t run,
 	struct member **ret, struct err *e);
 /* RUN_VARIABLE's value for the first program of a member: malloc'ed. */

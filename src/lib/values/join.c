@@ -460,6 +460,15 @@ pid_t values_real_pid(pid_t virtual_pid)
 	return (pid_t)pid_lookup(&p->segment, p->member, PID_TO_REAL, (uint32_t)virtual_pid);
 }
 
+void values_note_pid(pid_t real, pid_t virtual_pid)
+{
+	struct process_state *p = &values_process;
+
+	/* Without the note a signal would go to whoever has that id here. */
+	if (real > 0 && real != virtual_pid && atomic_load(&p->phase) == PHASE_MEMBER)
+		(void)pid_note(&p->segment, p->member, (uint32_t)real, (uint32_t)virtual_pid);
+}
+
 int values_run_value(const char *program, uint64_t child, char out[RUN_VALUE_MAX])
 {
 	struct process_state *p = &values_process;

@@ -81,6 +81,8 @@ static int opened(const char *path, int fd)
 	return fd;
 }
 
+static FILE *open_stream(const char *mode);
+
 void preload_adopt_descriptors(void)
 {
 	/* A shell's redirections and a few more; each look costs a tenth of a microsecond. */
@@ -96,6 +98,12 @@ void preload_adopt_descriptors(void)
 		handle = values_device_open();
 		if (handle >= 0)
 			attach(fd, handle);
+		/* What a shell redirected is read through the stream that libc has made for it. */
+		if (fd == STDIN_FILENO) {
+			FILE *f = open_stream("r");
+
+			stdin = f ? f : stdin;
+		}
 	}
 }
 

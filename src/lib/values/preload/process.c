@@ -19,9 +19,24 @@ EXPORT pid_t getpid(void)
 	return values_virtual_pid((pid_t)raw_syscall(SYS_getpid, 0, 0, 0, 0));
 }
 
+static uint64_t own_parent(void *context)
+{
+	return (uint64_t)values_virtual_pid(*(const pid_t *)context);
+}
+
+/*
+ * A value and no mere translation: the first program's parent is nobody's copy, and when a parent
+ * ends is chance. Programs seed generators with it.
+ */
 EXPORT pid_t getppid(void)
 {
-	return values_virtual_pid((pid_t)raw_syscall(SYS_getppid, 0, 0, 0, 0));
+	pid_t real = (pid_t)raw_syscall(SYS_getppid, 0, 0, 0, 0);
+	uint64_t shared;
+
+	if (values_word(KIND_PPID, own_parent, &real, &shared) < 0)
+		return real;
+	values_note_pid(real, (pid_t)shared);
+	return (pid_t)shared;
 }
 
 /* The first thread's id is the process's; other threads' are not shared. */
