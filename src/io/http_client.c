@@ -167,17 +167,15 @@ static long to_ms(uint64_t ns, uint64_t fallback)
 	return ns == UINT64_MAX ? 0L : (long)(ns / NSEC_PER_MSEC + (ns % NSEC_PER_MSEC != 0));
 }
 
-/* The first error of many curl_easy_setopt() calls. */
-#define SET(option, value)                                                           \
-	do {                                                                         \
-		if (code == CURLE_OK)                                                \
-			code = curl_easy_setopt(p->easy, CURLOPT_##option, (value)); \
-	} while (0)
+/* Many options, of which any may fail: `failed` says in the end whether one did. */
+#define SET(option, value) \
+	failed |= curl_easy_setopt(p->easy, CURLOPT_##option, (value)) != CURLE_OK
 
-static CURLcode set_body(struct http_pending *p, const struct http_call *call)
+/* These two say whether it failed. */
+static bool set_body(struct http_pending *p, const struct http_call *call)
 {
 	const char *method = call->method ? call->method : "GET";
-	CURLcode code = CURLE_OK;
+	bool failed = false;
 
 	if (call->body) {
 		SET(POSTFIELDSIZE_LARGE, (curl_off_t)call->body_size);
@@ -187,12 +185,12 @@ static CURLcode set_body(struct http_pending *p, const struct http_call *call)
 		SET(NOBODY, 1L);
 	else
 		SET(CUSTOMREQUEST, method);
-	return code;
+	return failed;
 }
 
-static CURLcode set_options(struct http_pending *p, const struct http_call *call)
+static bool set_options(struct http_pending *p, const struct http_call *call)
 {
-	CURLcode code = set_body(p, call);
+	bool failed = set_body(p, call);
 
 	SET(URL, call->url);
 	SET(PROTOCOLS_STR, "http,https");
@@ -223,7 +221,7 @@ static CURLcode set_options(struct http_pending *p, const struct http_call *call
 		SET(HTTPAUTH, CURLAUTH_BEARER);
 		SET(XOAUTH2_BEARER, call->bearer);
 	}
-	return code;
+	return failed;
 }
 
 static int pending_new(const struct http_call *call, struct http_pending **ret)
@@ -249,7 +247,7 @@ static int pending_new(const struct http_call *call, struct http_pending **ret)
 	r = set_headers(p, call);
 	if (r < 0)
 		return r;
-	if (set_options(p, call) != CURLE_OK)
+	if (set_options(p, call))
 		return -EINVAL;
 	*ret = TAKE_PTR(p);
 	return 0;
@@ -448,8 +446,10 @@ void http_client_free(struct http_client *c)
 	if (!c)
 		return;
 	assert(!c->dispatching);
-	while (c->calls)
-		http_cancel(c->calls);
+	for (struct http_pending *p = c->calls, *next; p; p = next) {
+		next = p->next;
+		http_cancel(p);
+	}
 	/* Closes the idle connections, with set_socket() called for each. */
 	if (c->multi)
 		(void)curl_multi_cleanup(c->multi);

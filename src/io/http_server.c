@@ -476,7 +476,7 @@ static int start(struct http_server *s, const struct http_server_options *o, str
 				o->tls_key_file);
 		return -EIO;
 	}
-	fd = -1; /* MHD's from here */
+	(void)TAKE_FD(fd); /* MHD's from here */
 	return 0;
 }
 
@@ -495,7 +495,7 @@ static int attach(struct http_server *s, struct err *e)
 int http_server_new(sd_event *event, const struct http_server_options *options,
 	http_handler_fn handler, void *userdata, struct http_server **ret, struct err *e)
 {
-	CLEANUP(http_server_free_p) struct http_server *s = calloc(1, sizeof(*s));
+	struct http_server *s = calloc(1, sizeof(*s));
 	struct http_server_options o = *options;
 	int r;
 
@@ -511,9 +511,11 @@ int http_server_new(sd_event *event, const struct http_server_options *options,
 	r = start(s, &o, e);
 	if (r == 0)
 		r = attach(s, e);
-	if (r < 0)
+	if (r < 0) {
+		http_server_free(s);
 		return r;
-	*ret = TAKE_PTR(s);
+	}
+	*ret = s;
 	return 0;
 }
 

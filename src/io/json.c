@@ -175,7 +175,7 @@ static int get_string(const json_t *object, const char *name, size_t max, bool r
 	const char **ret, struct err *e)
 {
 	char where[POINTER_MAX];
-	const json_t *value;
+	const json_t *value = NULL;
 	int r = find(object, name, required, where, &value, e);
 
 	if (r <= 0)
@@ -207,7 +207,7 @@ static int get_integer(const json_t *object, const char *name, int64_t min, int6
 	bool required, int64_t *ret, struct err *e)
 {
 	char where[POINTER_MAX];
-	const json_t *value;
+	const json_t *value = NULL;
 	int r = find(object, name, required, where, &value, e);
 
 	if (r <= 0)
@@ -239,7 +239,7 @@ static int get_boolean(
 	const json_t *object, const char *name, bool required, bool *ret, struct err *e)
 {
 	char where[POINTER_MAX];
-	const json_t *value;
+	const json_t *value = NULL;
 	int r = find(object, name, required, where, &value, e);
 
 	if (r <= 0)
@@ -270,7 +270,7 @@ static int get_object(
 	const json_t *object, const char *name, bool required, const json_t **ret, struct err *e)
 {
 	char where[POINTER_MAX];
-	const json_t *value;
+	const json_t *value = NULL;
 	int r = find(object, name, required, where, &value, e);
 
 	if (r <= 0)
@@ -301,7 +301,7 @@ static int get_array(const json_t *object, const char *name, size_t max, bool re
 	const json_t **ret, struct err *e)
 {
 	char where[POINTER_MAX];
-	const json_t *value;
+	const json_t *value = NULL;
 	int r = find(object, name, required, where, &value, e);
 
 	if (r <= 0)

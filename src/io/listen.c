@@ -41,7 +41,7 @@ int listen_tcp(const char *address, uint16_t port, int *ret_fd, uint16_t *ret_po
 {
 	CLEANUP_CLOSE int fd = -1;
 	union address a;
-	socklen_t size;
+	socklen_t size = 0;
 	int on = 1, r = parse_address(address, port, &a, &size, e);
 
 	if (r < 0)

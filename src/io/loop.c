@@ -153,7 +153,7 @@ int loop_pidfd(sd_event *event, int pidfd, sd_event_io_handler_t callback, void 
 	r = sd_event_source_set_io_fd_own(source, true);
 	if (r < 0)
 		return r;
-	own = -1;
+	(void)TAKE_FD(own);
 	*ret = TAKE_PTR(source);
 	return 0;
 }

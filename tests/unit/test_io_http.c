@@ -392,9 +392,9 @@ static void events_are_streamed(void **state)
 
 /* A client that sends what it likes. */
 struct raw {
-	int fd;
 	sd_event_source *source;
 	struct buf got;
+	int fd;
 	bool closed;
 };
 
@@ -467,9 +467,9 @@ static char *repeated(const char *head, char c, size_t n, const char *tail)
 	char *text = malloc(before + n + strlen(tail) + 1);
 
 	assert_non_null(text);
-	memcpy(text, head, before);
+	(void)snprintf(text, before + 1, "%s", head);
 	memset(text + before, c, n);
-	memcpy(text + before + n, tail, strlen(tail) + 1);
+	(void)snprintf(text + before + n, strlen(tail) + 1, "%s", tail);
 	return text;
 }
 
