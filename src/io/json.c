@@ -74,6 +74,8 @@ int json_parse(
 
 static const char *type_name(const json_t *value)
 {
+	if (!value)
+		return "nothing";
 	switch (json_typeof(value)) {
 	case JSON_OBJECT:
 		return "an object";
@@ -559,7 +561,7 @@ static json_t *lenient_string(const char *s)
 
 	if (value)
 		return value;
-	for (n = 0; s[n] && n < sizeof(plain) - 1; n++)
+	for (n = 0; n < sizeof(plain) - 1 && s[n]; n++)
 		plain[n] = (unsigned char)s[n] < 0x80 ? s[n] : '?';
 	plain[n] = '\0';
 	return json_string(plain);
