@@ -35,7 +35,10 @@ struct http_event {
 	size_t size;      /* of data */
 };
 
-/* A negative errno ends the call with it. */
+/*
+ * A negative errno ends the call with it. It runs inside libcurl: no call of the same client may be
+ * started or cancelled from here.
+ */
 typedef int (*http_event_fn)(const struct http_event *event, void *userdata);
 
 /* One call; read when it is started, not kept. NULL or zero means the default, in brackets. */
