@@ -192,15 +192,34 @@ static void print_member(const struct segment *s, const struct member *m)
 	(void)putchar('\n');
 }
 
+/* The list holds the newest first; people read the oldest first. */
+static int print_members(const struct segment *s, struct err *e)
+{
+	struct walk w = walk_members(s), again = w;
+	const struct member *m;
+	uint64_t n = 0, *offsets;
+
+	while (member_next(s, &w))
+		n++;
+	offsets = calloc(n + 1, sizeof(*offsets));
+	if (!offsets)
+		return err_set(e, ERR_INTERNAL, "out of memory");
+	for (uint64_t i = 0; i < n && (m = member_next(s, &again)); i++)
+		offsets[i] = segment_offset(s, m);
+	while (n-- > 0) {
+		m = member_at(s, offsets[n]);
+		if (m)
+			print_member(s, m);
+	}
+	free(offsets);
+	return 0;
+}
+
 int run_group_show(const struct invocation *inv, struct err *e)
 {
 	CLEANUP(group_close_p) struct group *g = NULL;
-	CLEANUP_FREE const struct member **list = NULL;
 	const struct segment_header *h;
 	char created[TIMESTAMP_SIZE];
-	const struct member *m;
-	uint64_t n = 0;
-	struct walk w;
 	int r = group_open(inv->arguments[0], &g, e);
 
 	if (r < 0)
@@ -215,21 +234,9 @@ int run_group_show(const struct invocation *inv, struct err *e)
 		h->full_policy == FULL_KILL ? "kill" : "leave");
 	(void)printf(
 		"audit     %s\n\n", h->audit_full ? "full: exact times" : "batch: within 10 ms");
-	w = walk_members(&g->segment);
-	while (member_next(&g->segment, &w))
-		n++;
-	list = calloc(n + 1, sizeof(*list));
-	if (!list)
-		return err_set(e, ERR_INTERNAL, "out of memory");
-	w = walk_members(&g->segment);
-	for (uint64_t i = 0; i < n && (m = member_next(&g->segment, &w)); i++)
-		list[i] = m;
 	(void)printf("%-16s %6s %-8s %8s %12s %12s %12s  %s\n", "MEMBER", "NUMBER", "STATE", "PID",
 		"VALUES", "RANDOM BYTES", "ASKED FIRST", "COMPARED");
-	while (n-- > 0)
-		if (list[n])
-			print_member(&g->segment, list[n]);
-	return 0;
+	return print_members(&g->segment, e);
 }
 
 int run_group_remove(const struct invocation *inv, struct err *e)

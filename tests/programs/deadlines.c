@@ -39,7 +39,7 @@ static struct timespec later(struct timespec ts)
 /* Past libc, so past everything that may stand before it. */
 static double kernel_seconds(void)
 {
-	struct timespec ts;
+	struct timespec ts = {0};
 	long r;
 
 	__asm__ volatile("syscall"

@@ -224,7 +224,7 @@ size_t lineage_format(const struct segment *s, const struct lineage *l, char *ou
 		[STEP_DEVICE] = 'd',
 		[STEP_SIGNAL] = 's',
 		[STEP_STRAY] = 'x'};
-	const struct lineage *path[LINEAGE_DEPTH];
+	const struct lineage *path[LINEAGE_DEPTH] = {NULL};
 	size_t depth = 0, used = 0;
 
 	for (; l && depth < LINEAGE_DEPTH; l = lineage_at(s, l->parent))

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "lib/values/client.h"
 #include "lib/values/internal.h"
@@ -146,26 +145,24 @@ static struct named *find_named(const char *name)
 static struct named *make_named(const char *name)
 {
 	struct process_state *p = &values_process;
-	struct named *n, *head, *there;
+	struct named *n, *head;
 	struct lineage *l;
-	long address;
 
 	if (atomic_fetch_add(&named_count, 1) >= NAMED_LANES_MAX)
 		return NULL;
 	/* Below the process, not the thread: any thread may come next. */
 	l = lineage_get(&p->segment, p->lineage, STEP_NAMED, 0, name);
-	address = raw_syscall6(SYS_mmap, 0, sizeof(*n), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (!l || (address < 0 && address > -4096))
+	n = l ? values_map(sizeof(*n)) : NULL;
+	if (!n)
 		return NULL;
-	n = (struct named *)address; // NOLINT(performance-no-int-to-ptr)
 	memcpy(n->name, name, strlen(name) + 1);
 	values_begin(&n->state, l);
 	head = atomic_load(&named_lanes);
 	do {
-		there = find_named(name);
+		struct named *there = find_named(name);
+
 		if (there) {
-			(void)raw_syscall(SYS_munmap, address, sizeof(*n), 0, 0);
+			(void)raw_syscall(SYS_munmap, (long)n, sizeof(*n), 0, 0);
 			return there;
 		}
 		n->next = head;

@@ -99,7 +99,7 @@ static int64_t timens_offset(const char *text, const char *clock_name)
 
 static void frame_now(struct frame *f)
 {
-	char text[256], digits[33];
+	char text[256] = "", digits[33];
 	size_t n = 0;
 
 	*f = (struct frame){0};
@@ -229,18 +229,13 @@ int group_create(const char *name, const struct group_options *options, struct e
 	return r;
 }
 
-int group_open(const char *name, struct group **ret, struct err *e)
+static int open_segment(const char *name, struct group *g, struct err *e)
 {
-	CLEANUP(group_close_p) struct group *g = calloc(1, sizeof(*g));
-	uint8_t head[SEGMENT_HEADER];
-	struct stat st;
+	uint8_t head[SEGMENT_HEADER] = {0};
+	struct stat st = {0};
 	ssize_t n;
-	int r;
+	int r = group_directory(name, g->directory, e);
 
-	if (!g)
-		return err_errno(e, -ENOMEM, "open group %s", name);
-	g->fd = -1;
-	r = group_directory(name, g->directory, e);
 	if (r < 0)
 		return r;
 	(void)snprintf(g->name, sizeof(g->name), "%s", name);
@@ -269,8 +264,23 @@ int group_open(const char *name, struct group **ret, struct err *e)
 	}
 	g->segment.extend = extend_file;
 	g->segment.context = g;
-	*ret = TAKE_PTR(g);
 	return 0;
+}
+
+int group_open(const char *name, struct group **ret, struct err *e)
+{
+	struct group *g = calloc(1, sizeof(*g));
+	int r;
+
+	if (!g)
+		return err_errno(e, -ENOMEM, "open group %s", name);
+	g->fd = -1;
+	r = open_segment(name, g, e);
+	if (r < 0)
+		(void)group_close(g);
+	else
+		*ret = g;
+	return r;
 }
 
 int group_open_or_create(const char *name, struct group **ret, struct err *e)

@@ -38,6 +38,9 @@ uint64_t values_now(clockid_t id);
  */
 int values_give_up(const struct thread_state *t, unsigned int kind, int error);
 
+/* n zeroed bytes that are given back with munmap(), or NULL. */
+void *values_map(size_t n);
+
 /* Gives a state the lineage that its requests are accounted to. */
 void values_begin(struct thread_state *t, struct lineage *lineage);
 

@@ -45,7 +45,7 @@ uint64_t values_now(clockid_t id)
 static int extend(void *context, uint64_t upto)
 {
 	const struct process_state *p = context;
-	struct stat st;
+	struct stat st = {0};
 	long fd, r;
 
 	fd = raw_syscall(SYS_openat, AT_FDCWD, (long)p->path, O_RDWR | O_CLOEXEC, 0);
@@ -62,7 +62,7 @@ static int extend(void *context, uint64_t upto)
 
 static int map_segment(struct process_state *p, struct err *e)
 {
-	struct stat st;
+	struct stat st = {0};
 	long fd, address, r;
 
 	fd = raw_syscall(SYS_openat, AT_FDCWD, (long)p->path, O_RDWR | O_CLOEXEC, 0);
@@ -299,28 +299,32 @@ static bool begin_stray_thread(void)
 	return l != NULL;
 }
 
+void *values_map(size_t n)
+{
+	long address = raw_syscall6(
+		SYS_mmap, 0, (long)n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (address < 0 && address > -4096)
+		return NULL;
+	return (void *)address; // NOLINT(performance-no-int-to-ptr)
+}
+
+/* The state below t for a handler that interrupted a request in it. */
 static struct thread_state *nest(struct thread_state *t)
 {
-	struct process_state *p = &values_process;
+	struct thread_state *nested = t->nested;
+	struct lineage *l;
 
-	for (; t->busy; t = t->nested) {
-		struct lineage *l;
-		long address;
-
-		if (t->nested)
-			continue;
-		l = lineage_get(&p->segment, t->owner.lineage, STEP_SIGNAL, t->depth + 1, NULL);
-		if (!l)
-			return NULL;
-		address = raw_syscall6(SYS_mmap, 0, sizeof(*t), PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (address < 0 && address > -4096)
-			return NULL;
-		t->nested = (struct thread_state *)address; // NOLINT(performance-no-int-to-ptr)
-		t->nested->depth = t->depth + 1;
-		values_begin(t->nested, l);
-	}
-	return t;
+	if (nested)
+		return nested;
+	l = lineage_get(t->owner.segment, t->owner.lineage, STEP_SIGNAL, t->depth + 1, NULL);
+	nested = l ? values_map(sizeof(*nested)) : NULL;
+	if (!nested)
+		return NULL;
+	nested->depth = t->depth + 1;
+	values_begin(nested, l);
+	t->nested = nested;
+	return nested;
 }
 
 struct thread_state *values_enter_slowly(void)
@@ -338,7 +342,9 @@ struct thread_state *values_enter_slowly(void)
 		return NULL;
 	if (!values_current && !begin_stray_thread())
 		return NULL;
-	t = nest(values_current);
+	t = values_current;
+	while (t && t->busy)
+		t = nest(t);
 	if (!t)
 		return NULL;
 	t->busy = true;

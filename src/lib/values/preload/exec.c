@@ -33,7 +33,7 @@ struct environment {
 /* Whether running the file would change who the process is. Nothing is said about missing files. */
 static bool is_set_id(const char *path)
 {
-	struct stat st;
+	struct stat st = {0};
 
 	return raw_syscall(SYS_newfstatat, AT_FDCWD, (long)path, (long)&st, 0) == 0 &&
 	       S_ISREG(st.st_mode) && st.st_mode & (S_ISUID | S_ISGID);
@@ -182,32 +182,30 @@ EXPORT int execvp(const char *file, char *const arguments[])
 
 EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
 {
-	struct stat st;
+	struct stat st = {0};
 	bool set_id = raw_syscall(SYS_fstat, fd, (long)&st, 0, 0) == 0 &&
 		      st.st_mode & (S_ISUID | S_ISGID);
 
 	return REAL(fexecve)(fd, arguments,
-		ENVIRONMENT(
-			arguments && arguments[0] ? arguments[0] : "?", 0, set_id, environment));
+		ENVIRONMENT(arguments[0] ? arguments[0] : "?", 0, set_id, environment));
 }
 
 /* Collects `first, ..., NULL` into a list on the stack; what follows stays in args. */
-#define ARGUMENT_LIST(first, args)                                 \
-	({                                                         \
-		va_list again_;                                    \
-		size_t n_ = 0;                                     \
-		char **list_;                                      \
-                                                                   \
-		va_copy(again_, args);                             \
-		if (first)                                         \
-			for (n_ = 1; va_arg(again_, char *); n_++) \
-				continue;                          \
-		va_end(again_);                                    \
-		list_ = alloca((n_ + 1) * sizeof(char *));         \
-		list_[0] = (char *)(uintptr_t)(first);             \
-		for (size_t i_ = 1; (first) && i_ <= n_; i_++)     \
-			list_[i_] = va_arg(args, char *);          \
-		list_;                                             \
+#define ARGUMENT_LIST(first, args)                         \
+	({                                                 \
+		va_list again_;                            \
+		size_t n_ = 1;                             \
+		char **list_;                              \
+                                                           \
+		va_copy(again_, args);                     \
+		while (va_arg(again_, char *))             \
+			n_++;                              \
+		va_end(again_);                            \
+		list_ = alloca((n_ + 1) * sizeof(char *)); \
+		list_[0] = (char *)(uintptr_t)(first);     \
+		for (size_t i_ = 1; i_ <= n_; i_++)        \
+			list_[i_] = va_arg(args, char *);  \
+		list_;                                     \
 	})
 
 EXPORT int execl(const char *path, const char *first, ...)

@@ -87,7 +87,7 @@ void preload_adopt_descriptors(void)
 {
 	/* A shell's redirections and a few more; each look costs a tenth of a microsecond. */
 	for (int fd = 0; fd < 32; fd++) {
-		struct stat st;
+		struct stat st = {0};
 		int handle;
 
 		if (raw_syscall(SYS_fstat, fd, (long)&st, 0, 0) < 0 || !S_ISCHR(st.st_mode))
