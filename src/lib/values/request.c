@@ -164,7 +164,7 @@ static int64_t shift_of(int clock_id)
 }
 
 /* Not in any family: CLOCK_MONOTONIC_RAW, which drifts from the others, and CLOCK_TAI. */
-static enum clock_family clock_family(int clock_id)
+static inline enum clock_family clock_family(int clock_id)
 {
 	static const uint8_t families[CLOCK_LAST + 1] = {
 		[CLOCK_REALTIME] = FAMILY_REALTIME,
@@ -247,38 +247,55 @@ static inline void note_reading(
 		measure_lag(view, family);
 }
 
+/*
+ * What values_clock() does when it cannot simply take what is there: the lane must go on to
+ * another chunk, or this is the first asker. Apart, so that a later asker's way is short.
+ */
+static __attribute__((noinline)) int first_reading(
+	struct thread_state *t, int clock_id, uint64_t *ret_word, bool *ret_won)
+{
+	const unsigned int kind = kind_of_clock(clock_id);
+	_Atomic uint64_t *slot;
+	uint64_t now;
+	int r = 0;
+
+	slot = lane_slot(&t->lanes[kind], &t->owner, kind, &r);
+	if (!slot)
+		return values_give_up(t, kind, r);
+	*ret_won = false;
+	*ret_word = atomic_load_explicit(slot, memory_order_acquire);
+	if (*ret_word)
+		return 0;
+	r = make_reading(t, clock_id, clock_family(clock_id), &now);
+	if (r == 0)
+		*ret_word = lane_propose(slot, now, ret_won);
+	return r;
+}
+
 int values_clock(int clock_id, uint64_t *ret_ns)
 {
 	const unsigned int kind = kind_of_clock(clock_id);
-	const enum clock_family family = clock_family(clock_id);
 	struct thread_state *t = values_enter();
-	_Atomic uint64_t *slot;
 	struct lane *lane;
+	uint64_t word = 0;
 	bool won = false;
-	uint64_t word, now;
-	int r = 0;
 
-	if (!t)
+	if (unlikely(!t))
 		return -ENOTCONN;
 	note_order(t, kind);
 	lane = &t->lanes[kind];
-	slot = lane_slot(lane, &t->owner, kind, &r);
-	if (unlikely(!slot)) {
-		r = values_give_up(t, kind, r);
-		values_leave(t);
-		return r;
-	}
-	word = atomic_load_explicit(slot, memory_order_acquire);
-	if (!word) {
-		r = make_reading(t, clock_id, family, &now);
+	if (likely(lane->index < lane->count))
+		word = atomic_load_explicit(&lane->chunk->slots[lane->index], memory_order_acquire);
+	if (unlikely(!word)) {
+		int r = first_reading(t, clock_id, &word, &won);
+
 		if (r < 0) {
 			values_leave(t);
 			return r;
 		}
-		word = lane_propose(slot, now, &won);
 	}
 	word &= ~SLOT_FILLED;
-	note_reading(t, family, word, won);
+	note_reading(t, clock_family(clock_id), word, won);
 	lane_consume(lane, won);
 	note_audit(t, lane);
 	values_leave(t);
