@@ -55,7 +55,7 @@ int lane_advance(struct lane *lane, const struct lane_owner *owner, unsigned int
 	struct chunk *next;
 	int r;
 
-	if (!lane->cursor) {
+	if (!lane->cursor && owner->member) {
 		lane->cursor = cursor_add(owner->segment, owner->member, owner->lineage, kind);
 		if (!lane->cursor)
 			return -ENOSPC;
@@ -67,6 +67,27 @@ int lane_advance(struct lane *lane, const struct lane_owner *owner, unsigned int
 	lane->count = next->count;
 	lane->index = 0;
 	return 0;
+}
+
+_Atomic uint64_t *lane_seek(struct lane *lane, const struct lane_owner *owner, unsigned int kind,
+	uint64_t ordinal, int *ret_error)
+{
+	*ret_error = -ERANGE;
+	if (ordinal < lane_ordinal(lane))
+		return NULL;
+	while (!lane->chunk || ordinal >= lane->chunk->base + lane->count) {
+		/* The last slot of a chunk speaks for those before it. */
+		if (lane->chunk && atomic_load(&lane->chunk->slots[lane->count - 1]) == 0)
+			return NULL;
+		*ret_error = lane_advance(lane, owner, kind);
+		if (*ret_error < 0)
+			return NULL;
+		*ret_error = -ERANGE;
+	}
+	lane->index = (uint32_t)(ordinal - lane->chunk->base);
+	if (lane->index > 0 && atomic_load(&lane->chunk->slots[lane->index - 1]) == 0)
+		return NULL;
+	return &lane->chunk->slots[lane->index];
 }
 
 static int append_word(struct lane *lane, const struct lane_owner *owner, uint64_t n, uint64_t word)

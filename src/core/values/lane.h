@@ -23,7 +23,7 @@ struct lane {
 /* What a thread's requests are accounted to. */
 struct lane_owner {
 	const struct segment *segment;
-	struct member *member;
+	struct member *member; /* NULL: nobody consumes, no cursor is made */
 	struct lineage *lineage;
 };
 
@@ -90,6 +90,14 @@ static inline void lane_consume(struct lane *lane, bool made)
 			atomic_load_explicit(&c->made, memory_order_relaxed) + 1,
 			memory_order_relaxed);
 }
+
+/*
+ * Goes to that ordinal, at or behind where the lane stands, making chunks on the way but no
+ * cursor's progress. Returns the slot, or NULL with *ret_error set: -ERANGE when a slot before it
+ * is empty.
+ */
+_Atomic uint64_t *lane_seek(struct lane *lane, const struct lane_owner *owner, unsigned int kind,
+	uint64_t ordinal, int *ret_error);
 
 /*
  * Reading a lane from outside: calls visit() for each filled slot with from <= ordinal < to, in

@@ -157,16 +157,16 @@ struct entry *segment_publish(const struct segment *s, struct entry *entry, uint
 /* What a key is made of; hashed as bytes, so no padding is allowed. */
 struct key_input {
 	uint8_t parent[16];
-	uint32_t role; /* enum lineage_step, or a ROLE_ below */
+	uint32_t role; /* enum lineage_step, or a KEY_ below */
 	uint32_t number;
 	uint8_t name[16];
 };
 static_assert(sizeof(struct key_input) == 40, "no padding");
 
 enum {
-	ROLE_PROCESS = 0x100,
-	ROLE_PID_TO_REAL,
-	ROLE_PID_TO_VIRTUAL,
+	KEY_PROCESS = 0x100,
+	KEY_PID_TO_REAL,
+	KEY_PID_TO_VIRTUAL,
 };
 
 static const uint8_t naming_key[16] = "sosie lineage v1";
@@ -183,21 +183,21 @@ static void make_key(
 	siphash128(naming_key, &input, sizeof(input), key);
 }
 
-struct lineage *lineage_get(const struct segment *s, const struct lineage *parent,
-	enum lineage_step step, uint32_t number, const char *name)
+struct lineage *lineage_put(const struct segment *s, const uint8_t key[16],
+	const struct lineage *parent, enum lineage_step step, uint32_t number, const char *name)
 {
-	uint8_t key[16];
+	struct entry *there = segment_find(s, key, ENTRY_LINEAGE, sizeof(struct lineage));
 	struct lineage *l;
-	struct entry *there;
 
-	make_key(parent ? parent->entry.key : NULL, step, number, name, key);
-	there = segment_find(s, key, ENTRY_LINEAGE, sizeof(*l));
 	if (there)
 		return (struct lineage *)there;
+	if (parent && parent->depth >= LINEAGE_DEPTH_MAX - 1)
+		return NULL;
 	l = segment_alloc(s, sizeof(*l));
 	if (!l)
 		return NULL;
-	memcpy(l->entry.key, key, sizeof(key));
+	l->depth = parent ? parent->depth + 1 : 0;
+	memcpy(l->entry.key, key, sizeof(l->entry.key));
 	l->entry.type = ENTRY_LINEAGE;
 	l->entry.number = number;
 	l->parent = parent ? segment_offset(s, parent) : 0;
@@ -205,6 +205,15 @@ struct lineage *lineage_get(const struct segment *s, const struct lineage *paren
 	if (name)
 		memcpy(l->name, name, strnlen(name, LINEAGE_NAME));
 	return (struct lineage *)segment_publish(s, &l->entry, sizeof(*l));
+}
+
+struct lineage *lineage_get(const struct segment *s, const struct lineage *parent,
+	enum lineage_step step, uint32_t number, const char *name)
+{
+	uint8_t key[16];
+
+	make_key(parent ? parent->entry.key : NULL, step, number, name, key);
+	return lineage_put(s, key, parent, step, number, name);
 }
 
 struct lineage *lineage_at(const struct segment *s, uint64_t offset)
@@ -253,6 +262,29 @@ size_t lineage_format(const struct segment *s, const struct lineage *l, char *ou
 		used += n > 0 ? (size_t)n : 0;
 	}
 	return used;
+}
+
+struct entry *entry_next(
+	const struct segment *s, struct entry_walk *w, uint32_t type, uint64_t size)
+{
+	const _Atomic uint64_t *buckets = (const _Atomic uint64_t *)(s->base + SEGMENT_HEADER);
+
+	while (w->bucket < SEGMENT_BUCKETS) {
+		struct entry *entry;
+
+		if (w->steps == 0)
+			w->next = atomic_load_explicit(&buckets[w->bucket], memory_order_acquire);
+		entry = w->steps++ < CHAIN_MAX ? segment_at(s, w->next, size) : NULL;
+		if (!entry) {
+			w->bucket++;
+			w->steps = 0;
+			continue;
+		}
+		w->next = entry->next;
+		if (entry->type == type)
+			return entry;
+	}
+	return NULL;
 }
 
 /* Pushes a record on a list. */
@@ -333,7 +365,7 @@ struct process *process_claim(const struct segment *s, struct member *m, const s
 	struct process *p;
 	struct entry *there;
 
-	make_key(l->entry.key, ROLE_PROCESS, (uint32_t)m->number, NULL, key);
+	make_key(l->entry.key, KEY_PROCESS, (uint32_t)m->number, NULL, key);
 	*made = false;
 	there = segment_find(s, key, ENTRY_PROCESS, sizeof(*p));
 	if (there)
@@ -408,8 +440,8 @@ static void pid_key(
 	uint8_t owner[16] = {0};
 
 	put_u64(owner, m->number);
-	make_key(owner, direction == PID_TO_REAL ? ROLE_PID_TO_REAL : ROLE_PID_TO_VIRTUAL, pid,
-		NULL, key);
+	make_key(owner, direction == PID_TO_REAL ? KEY_PID_TO_REAL : KEY_PID_TO_VIRTUAL, pid, NULL,
+		key);
 }
 
 uint32_t pid_lookup(
@@ -471,6 +503,58 @@ int segment_reseed(const struct segment *s, const uint8_t bytes[32], uint64_t no
 const struct seed *seed_at(const struct segment *s, uint64_t offset)
 {
 	return segment_at(s, offset, sizeof(struct seed));
+}
+
+bool request_withdraw(struct request *r)
+{
+	uint32_t state = REQUEST_POSTED;
+
+	return atomic_compare_exchange_strong(&r->state, &state, REQUEST_IDLE) ||
+	       state == REQUEST_IDLE;
+}
+
+bool request_post(const struct segment *s, struct request *r)
+{
+	struct segment_header *h = segment_header(s);
+	uint32_t first = atomic_fetch_add(&h->request_next, 1);
+
+	atomic_store(&r->state, REQUEST_POSTED);
+	for (uint32_t i = 0; i < SEGMENT_REQUESTS; i++) {
+		uint64_t nothing = 0;
+
+		if (atomic_compare_exchange_strong(&h->requests[(first + i) % SEGMENT_REQUESTS],
+			    &nothing, segment_offset(s, r))) {
+			atomic_fetch_add(&h->posted, 1);
+			return true;
+		}
+	}
+	return false;
+}
+
+bool request_take(const struct segment *s, struct request *ret)
+{
+	struct segment_header *h = segment_header(s);
+
+	for (uint32_t i = 0; i < SEGMENT_REQUESTS; i++) {
+		uint32_t posted = REQUEST_POSTED;
+		struct request *r;
+		uint64_t offset = atomic_load_explicit(&h->requests[i], memory_order_relaxed);
+
+		if (offset == 0)
+			continue;
+		offset = atomic_exchange(&h->requests[i], 0);
+		r = segment_at(s, offset, sizeof(*r));
+		/* One that was withdrawn, or posted twice and taken already. */
+		if (!r || !atomic_compare_exchange_strong(&r->state, &posted, REQUEST_TAKEN))
+			continue;
+		ret->lineage = r->lineage;
+		ret->kind = r->kind;
+		ret->ordinal = r->ordinal;
+		ret->word = r->word;
+		atomic_store(&r->state, REQUEST_IDLE);
+		return true;
+	}
+	return false;
 }
 
 struct cell *cell_make(const struct segment *s, const void *bytes, uint32_t n, uint64_t parameters)

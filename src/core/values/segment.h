@@ -52,6 +52,7 @@
 #define SEGMENT_STEP      (1ULL << 20)
 #define SLOT_FILLED       (1ULL << 63)
 #define CELL_MAX          (1U << 20) /* bytes in one cell */
+#define SEGMENT_REQUESTS  256        /* requests that can be posted at once */
 #define CHUNK_BYTES_FIRST 64
 #define CHUNK_BYTES_MAX   32768
 /* A bucket chain longer than this is taken for a loop that a hostile writer made. */
@@ -61,6 +62,11 @@
 enum full_policy {
 	FULL_LEAVE, /* the member leaves the group, is marked so, and goes on with its own values */
 	FULL_KILL,  /* the asking process is ended */
+};
+
+enum segment_role {
+	ROLE_SOURCE,   /* empty slots are filled here */
+	ROLE_FOLLOWER, /* empty slots are filled by the source; a member that is ahead asks it */
 };
 
 struct segment_header {
@@ -89,6 +95,14 @@ struct segment_header {
 	_Atomic uint64_t member_count;
 	_Atomic uint64_t seed;    /* current seed record */
 	_Atomic uint64_t refused; /* allocations that found the segment full */
+
+	/* Between hosts, see replica.h. */
+	_Alignas(64) _Atomic uint32_t role; /* enum segment_role */
+	_Atomic uint32_t epoch;
+	_Atomic uint32_t arrived;      /* counts batches applied: a follower's askers wait on it */
+	_Atomic uint32_t posted;       /* counts requests: the follower's agent waits on it */
+	_Atomic uint32_t request_next; /* where the next asker looks for a free place */
+	_Atomic uint64_t requests[SEGMENT_REQUESTS]; /* offsets of posted request records, or 0 */
 };
 static_assert(offsetof(struct segment_header, crc) == 172, "layout of version 1");
 static_assert(offsetof(struct segment_header, heap_next) == 192, "layout of version 1");
@@ -127,8 +141,8 @@ struct lineage {
 	uint64_t parent;    /* offset of the parent lineage, 0 for a root */
 	uint32_t step;
 	char name[LINEAGE_NAME + 1];
-	uint32_t reserved;
-	uint64_t reserved2[3];
+	uint32_t depth; /* ancestors */
+	uint64_t reserved[3];
 	_Atomic uint64_t lanes[KIND_LANES]; /* first chunk of each kind's lane, or 0 */
 };
 static_assert(sizeof(struct lineage) == 288, "layout of version 1");
@@ -204,6 +218,26 @@ struct cursor {
 	_Atomic uint64_t recorded; /* positions below it are in the journal; the recorder's */
 };
 static_assert(sizeof(struct cursor) == 64, "one cache line: two threads never share one");
+
+/*
+ * What a member on a follower asks the source for: to propose this word for that slot. The answer
+ * is the slot's being filled. An asker uses its record again once it has withdrawn it; one that
+ * is found taken (by an agent that may have died so) is left to itself.
+ */
+struct request {
+	uint64_t lineage;
+	uint32_t kind;
+	_Atomic uint32_t state; /* enum request_state */
+	uint64_t ordinal;
+	uint64_t word; /* the value, or the offset of a cell or seed, without SLOT_FILLED */
+};
+
+enum request_state {
+	REQUEST_IDLE,   /* the asker's to write */
+	REQUEST_POSTED, /* whole; whoever moves it on owns it: the agent, or the asker withdrawing
+			   it */
+	REQUEST_TAKEN,  /* the agent is reading it */
+};
 
 /* A process of a member: claims its lineage, so that a second process finds it taken. */
 struct process {
@@ -297,12 +331,26 @@ struct entry *segment_publish(const struct segment *s, struct entry *entry, uint
  */
 struct lineage *lineage_get(const struct segment *s, const struct lineage *parent,
 	enum lineage_step step, uint32_t number, const char *name);
+/* The same from another segment's record: its key is taken as it is, since names are cut off. */
+struct lineage *lineage_put(const struct segment *s, const uint8_t key[16],
+	const struct lineage *parent, enum lineage_step step, uint32_t number, const char *name);
 struct lineage *lineage_at(const struct segment *s, uint64_t offset);
+/* Generations below the root that a lineage may have; what would be deeper cannot be made. */
+#define LINEAGE_DEPTH_MAX 1024
 /*
  * The lineage as people read it: "redis-server", "sh/p1/date", "python3/t2/d1". Returns the
  * length that the whole has, as snprintf() does.
  */
 size_t lineage_format(const struct segment *s, const struct lineage *l, char *out, size_t size);
+
+/* A walk over all entries of the directory that have the type; begin with zeros. */
+struct entry_walk {
+	uint32_t bucket;
+	uint32_t steps;
+	uint64_t next;
+};
+struct entry *entry_next(
+	const struct segment *s, struct entry_walk *w, uint32_t type, uint64_t size);
 
 /* Adds a member record. NULL when full. The name must be valid. */
 struct member *member_add(const struct segment *s, const char *name);
@@ -352,6 +400,13 @@ int pid_note(const struct segment *s, const struct member *m, uint32_t real, uin
 /* Makes `bytes` the current seed; lanes take it when they next change seeds. 0 or -ENOSPC. */
 int segment_reseed(const struct segment *s, const uint8_t bytes[32], uint64_t now_ns);
 const struct seed *seed_at(const struct segment *s, uint64_t offset);
+
+/* Takes a posted request back so that its record can be written again. false: the agent has it. */
+bool request_withdraw(struct request *r);
+/* Posts a request, its fields filled. false when all places are taken: try again. */
+bool request_post(const struct segment *s, struct request *r);
+/* The agent's side: copies a posted request. false when there is none. */
+bool request_take(const struct segment *s, struct request *ret);
 
 /* A cell with these bytes, reachable once its offset is proposed. NULL when full or too large. */
 struct cell *cell_make(const struct segment *s, const void *bytes, uint32_t n, uint64_t parameters);
