@@ -22,6 +22,7 @@ FLOORS = {
     "store": ["base"],
     "sosied": ["base", "core/", "io", "store"],
     "hostd": ["base", "core/", "io", "lib/values"],
+    "valued": ["base", "core/values", "io", "lib/values"],
     "vm": ["base", "io"],
     "switch": ["base", "core/", "io"],
     "lib/values": ["base", "core/values"],

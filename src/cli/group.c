@@ -111,7 +111,8 @@ static json_t *group_json(const struct group *g, bool members)
 	format_timestamp(h->created_ns, created);
 	/* Newest first in the list, oldest first for people. */
 	while (members && (m = member_next(&g->segment, &w)))
-		(void)json_array_insert_new(list, 0, member_json(&g->segment, m));
+		if (m->name[0] != '@') /* no member, but a link between hosts */
+			(void)json_array_insert_new(list, 0, member_json(&g->segment, m));
 	j = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s}", "name", g->name, "id", id, "created",
 		created, "size", (json_int_t)h->size, "used",
 		(json_int_t)MIN(atomic_load(&h->heap_next), h->size), "committed",
@@ -208,7 +209,7 @@ static int print_members(const struct segment *s, struct err *e)
 		offsets[i] = segment_offset(s, m);
 	while (n-- > 0) {
 		m = member_at(s, offsets[n]);
-		if (m)
+		if (m && m->name[0] != '@')
 			print_member(s, m);
 	}
 	free(offsets);

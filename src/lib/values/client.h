@@ -12,6 +12,10 @@
  * signal handler that interrupts a request and makes one itself finds the state busy and is given
  * another, whose lineage is STEP_SIGNAL below the thread's: no value is ever handed out twice.
  *
+ * On a follower's host an empty slot is not filled but asked for: the request goes through the
+ * host's agent to the source, and its answer is the slot's being filled (values_propose()). That
+ * is the only wait there is.
+ *
  * When the segment is full or damaged the process leaves the group (or is ended, by the group's
  * policy): every function here then answers -ENOTCONN and its caller asks the system itself. The
  * member's record says so.
@@ -62,6 +66,7 @@ struct clock_view {
 struct thread_state {
 	struct lane_owner owner;
 	bool busy;
+	struct request *request;     /* to the source, on a follower; made when needed */
 	struct thread_state *nested; /* for handlers that interrupt a request; mapped when needed */
 	uint32_t depth;              /* 0, or how deeply nested this state is */
 	struct lane lanes[KINDS];

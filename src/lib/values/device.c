@@ -80,7 +80,7 @@ int values_device_read(int handle, void *out, size_t n)
 	}
 	d = &devices[handle];
 	if (atomic_compare_exchange_strong(&d->state, &open, DEVICE_READING)) {
-		r = n > 0 ? values_draw(&d->lane, &d->stream, &d->owner, out, n) : 0;
+		r = n > 0 ? values_draw(&d->lane, &d->stream, &d->owner, &t->request, out, n) : 0;
 		if (r < 0)
 			r = values_give_up(t, KIND_RANDOM, r);
 		atomic_store(&d->state, DEVICE_OPEN);

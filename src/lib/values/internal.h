@@ -32,6 +32,24 @@ static inline long raw_syscall(long number, long a, long b, long c, long d)
 /* The real clock in nanoseconds. */
 uint64_t values_now(clockid_t id);
 
+uint64_t values_ask_source(const struct lane_owner *owner, struct request **mine, struct lane *lane,
+	unsigned int kind, _Atomic uint64_t *slot, uint64_t word, bool *won);
+
+/*
+ * Fills an empty slot with the word, or has the source do so. Returns what the slot holds then,
+ * with SLOT_FILLED; *won: it was this asker that filled it. 0 when the segment is full. mine: the
+ * asker's request record, or NULL the first time.
+ */
+static inline uint64_t values_propose(const struct lane_owner *owner, struct request **mine,
+	struct lane *lane, unsigned int kind, _Atomic uint64_t *slot, uint64_t word, bool *won)
+{
+	const struct segment_header *h = segment_header(owner->segment);
+
+	if (likely(atomic_load_explicit(&h->role, memory_order_acquire) == ROLE_SOURCE))
+		return lane_propose(slot, word, won);
+	return values_ask_source(owner, mine, lane, kind, slot, word, won);
+}
+
 /*
  * Leaves the group because no value can be had, or ends the process when that is the policy; the
  * member's record says why. Returns -ENOTCONN.
@@ -45,8 +63,8 @@ void *values_map(size_t n);
 void values_begin(struct thread_state *t, struct lineage *lineage);
 
 /* n bytes of a random lane. 0 or what lane_slot() says. */
-int values_draw(struct lane *lane, struct stream *st, const struct lane_owner *owner, uint8_t *out,
-	size_t n);
+int values_draw(struct lane *lane, struct stream *st, const struct lane_owner *owner,
+	struct request **mine, uint8_t *out, size_t n);
 
 /* In a fork's child: what the parent has open or named is forgotten. */
 void values_devices_forked(void);

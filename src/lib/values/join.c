@@ -130,6 +130,7 @@ static uint32_t shared_pid(const struct lineage *of, uint32_t real, bool consume
 {
 	struct process_state *p = &values_process;
 	struct lane_owner owner = {&p->segment, p->member, (struct lineage *)of};
+	struct request *mine = NULL;
 	struct lane lane = {0};
 	_Atomic uint64_t *slot;
 	uint64_t word;
@@ -141,7 +142,12 @@ static uint32_t shared_pid(const struct lineage *of, uint32_t real, bool consume
 	slot = lane_slot(&lane, &owner, KIND_PID, &r);
 	if (!slot)
 		return real;
-	word = lane_propose(slot, real, &won);
+	word = atomic_load_explicit(slot, memory_order_acquire);
+	won = false;
+	if (!word)
+		word = values_propose(&owner, &mine, &lane, KIND_PID, slot, real, &won);
+	if (!word)
+		return real;
 	lane_consume(&lane, won);
 	return (uint32_t)word;
 }

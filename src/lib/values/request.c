@@ -34,7 +34,13 @@ static void compare_order(struct thread_state *t)
 	slot = lane_slot(lane, &t->owner, KIND_ORDER, &r);
 	if (!slot)
 		return; /* the next request for a value meets the same and deals with it */
-	theirs = lane_propose(slot, ours, &won) & ~SLOT_FILLED;
+	theirs = atomic_load_explicit(slot, memory_order_acquire);
+	won = false;
+	if (!theirs)
+		theirs = values_propose(&t->owner, &t->request, lane, KIND_ORDER, slot, ours, &won);
+	if (!theirs)
+		return;
+	theirs &= ~SLOT_FILLED;
 	if (theirs != ours)
 		(void)member_diverge(t->owner.segment, t->owner.member, DIVERGED_ORDER,
 			t->owner.lineage, KIND_ORDER, lane_ordinal(lane));
@@ -73,7 +79,8 @@ static inline void note_audit(struct thread_state *t, struct lane *lane)
 }
 
 /* Begins the next span of a lane's stream with the seed that the lane's slot names. */
-static int begin_span(struct lane *lane, struct stream *st, const struct lane_owner *owner)
+static int begin_span(
+	struct lane *lane, struct stream *st, const struct lane_owner *owner, struct request **mine)
 {
 	const struct segment *s = owner->segment;
 	_Atomic uint64_t *slot;
@@ -87,7 +94,10 @@ static int begin_span(struct lane *lane, struct stream *st, const struct lane_ow
 		return r;
 	word = atomic_load_explicit(slot, memory_order_acquire);
 	if (!word)
-		word = lane_propose(slot, atomic_load(&segment_header(s)->seed), &won);
+		word = values_propose(owner, mine, lane, KIND_RANDOM, slot,
+			atomic_load(&segment_header(s)->seed), &won);
+	if (!word)
+		return -ENOSPC;
 	seed = seed_at(s, word & ~SLOT_FILLED);
 	if (!seed)
 		return -EBADMSG;
@@ -99,14 +109,14 @@ static int begin_span(struct lane *lane, struct stream *st, const struct lane_ow
 	return 0;
 }
 
-int values_draw(struct lane *lane, struct stream *st, const struct lane_owner *owner, uint8_t *out,
-	size_t n)
+int values_draw(struct lane *lane, struct stream *st, const struct lane_owner *owner,
+	struct request **mine, uint8_t *out, size_t n)
 {
 	size_t left = n;
 
 	while (left > 0) {
 		if (unlikely(stream_needs_span(st))) {
-			int r = begin_span(lane, st, owner);
+			int r = begin_span(lane, st, owner, mine);
 
 			if (r < 0)
 				return r;
@@ -136,7 +146,7 @@ int values_random(void *out, size_t n)
 	}
 	note_order(t, KIND_RANDOM);
 	lane = &t->lanes[KIND_RANDOM];
-	r = values_draw(lane, &t->random, &t->owner, out, n);
+	r = values_draw(lane, &t->random, &t->owner, &t->request, out, n);
 	if (unlikely(r < 0))
 		r = values_give_up(t, KIND_RANDOM, r);
 	else
@@ -267,9 +277,11 @@ static __attribute__((noinline)) int first_reading(
 	if (*ret_word)
 		return 0;
 	r = make_reading(t, clock_id, clock_family(clock_id), &now);
-	if (r == 0)
-		*ret_word = lane_propose(slot, now, ret_won);
-	return r;
+	if (r < 0)
+		return r;
+	*ret_word =
+		values_propose(&t->owner, &t->request, &t->lanes[kind], kind, slot, now, ret_won);
+	return *ret_word ? 0 : values_give_up(t, kind, -ENOSPC);
 }
 
 int values_clock(int clock_id, uint64_t *ret_ns)
@@ -324,7 +336,13 @@ int values_word(enum value_kind kind, uint64_t (*make)(void *context), void *con
 	}
 	word = atomic_load_explicit(slot, memory_order_acquire);
 	if (!word)
-		word = lane_propose(slot, make(context) & ~SLOT_FILLED, &won);
+		word = values_propose(&t->owner, &t->request, lane, kind, slot,
+			make(context) & ~SLOT_FILLED, &won);
+	if (!word) {
+		r = values_give_up(t, kind, -ENOSPC);
+		values_leave(t);
+		return r;
+	}
 	lane_consume(lane, won);
 	note_audit(t, lane);
 	values_leave(t);
@@ -381,7 +399,11 @@ ssize_t values_cell(enum value_kind kind, uint64_t parameters,
 			values_leave(t);
 			return r;
 		}
-		word = lane_propose(slot, segment_offset(s, cell), &won);
+		word = values_propose(
+			&t->owner, &t->request, lane, kind, slot, segment_offset(s, cell), &won);
+		r = -ENOSPC;
+		if (!word)
+			goto give_up;
 	}
 	cell = cell_at(s, word & ~SLOT_FILLED);
 	r = -EBADMSG;
