@@ -167,7 +167,7 @@ int entity_insert_extra(struct store *s, const struct entity *entity, enum store
 	size_t n = entity->count;
 	struct store_value values[FIELDS_MAX];
 	char id[STORE_ID_SIZE];
-	uint64_t revision, created = store_now(s);
+	uint64_t revision = 0, created = store_now(s);
 	int r = entity_values(entity, row, values, e);
 
 	assert(n + n_extra <= FIELDS_MAX && f[0].size == STORE_ID_SIZE);

@@ -31,7 +31,7 @@ static int append(struct store *s, const struct entity *entity, enum store_query
 	uint64_t *ret_revision, uint64_t *ret_at, struct err *e)
 {
 	struct store_value values[FIELDS_MAX];
-	uint64_t revision, at = store_now(s);
+	uint64_t revision = 0, at = store_now(s);
 	int r = entity_values(entity, row, values, e);
 
 	if (r == 0)

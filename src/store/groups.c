@@ -69,7 +69,7 @@ int store_group_update(
 	struct store *s, struct store_scope scope, struct store_group *group, struct err *e)
 {
 	struct store_value v[FIELDS_MAX];
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r = entity_values(&group_entity, group, v, e);
 
 	if (r == 0)
@@ -93,7 +93,7 @@ int store_group_update(
 int store_group_reconfigure(struct store *s, const char *id, uint64_t epoch,
 	const char *source_host_id, const char *primary_member_id, struct err *e)
 {
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r = store_next_revision(s, &revision, e);
 
 	if (r < 0)
@@ -131,7 +131,7 @@ int store_member_list(struct store *s, struct store_scope scope, const char *gro
 int store_member_update(struct store *s, struct store_member *member, struct err *e)
 {
 	const char *state = store_name(&store_member_states, member->state);
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r;
 
 	if (!state)

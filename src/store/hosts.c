@@ -76,7 +76,7 @@ int store_host_list(struct store *s, const struct store_page *after, struct stor
 int store_host_update(struct store *s, struct store_host *host, struct err *e)
 {
 	struct store_value v[FIELDS_MAX];
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r = entity_values(&host_entity, host, v, e);
 
 	if (r == 0)

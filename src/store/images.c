@@ -60,7 +60,7 @@ int store_image_update(
 	struct store *s, struct store_scope scope, struct store_image *image, struct err *e)
 {
 	const char *state = store_name(&store_image_states, image->state);
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r;
 
 	if (!state)

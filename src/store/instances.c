@@ -106,7 +106,7 @@ int store_instance_desire(
 	struct store *s, struct store_scope scope, struct store_instance *instance, struct err *e)
 {
 	const char *desired = store_name(&store_desired_states, instance->desired);
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r;
 
 	if (!desired)
@@ -129,7 +129,7 @@ int store_instance_desire(
 int store_instance_place(
 	struct store *s, struct store_instance *instance, const char *host_id, struct err *e)
 {
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r = store_next_revision(s, &revision, e);
 
 	if (r < 0)
@@ -161,7 +161,7 @@ int store_instance_observe(struct store *s, const char *id, const char *host_id,
 {
 	const char *observed = store_name(&store_observed_states, o->observed);
 	char reason[sizeof(((struct store_instance *)0)->reason)];
-	uint64_t revision, changed = 0;
+	uint64_t revision = 0, changed = 0;
 	int r;
 
 	if (!observed)
@@ -185,7 +185,7 @@ static int drop_belongings(struct store *s, const char *id, struct err *e)
 {
 	static const enum store_query parts[] = {PUBLISHED_PORT_DELETE_OF_INSTANCE,
 		PORT_DELETE_OF_INSTANCE, MEMBER_DELETE_OF_INSTANCE};
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r = store_network_touch_instance(s, id, e);
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)

@@ -43,13 +43,13 @@ struct store_instance {
 	char image_id[STORE_ID_SIZE];
 	char group_id[STORE_ID_SIZE]; /* empty: in none */
 	char host_id[STORE_ID_SIZE];  /* empty: not placed yet */
+	uint64_t memory;              /* bytes */
+	uint64_t disk;                /* bytes */
 	uint32_t cores;
-	uint64_t memory;           /* bytes */
-	uint64_t disk;             /* bytes */
 	unsigned int desired;      /* enum store_desired */
+	unsigned int observed;     /* enum store_observed */
 	uint64_t desired_boot;     /* raised to ask for a reboot */
 	uint64_t desired_revision; /* of the last change that its host must see */
-	unsigned int observed;     /* enum store_observed */
 	uint64_t observed_boot;
 	uint64_t observed_revision; /* the desired revision that the report is about */
 	uint64_t observed_at;       /* nanoseconds since 1970 */

@@ -25,13 +25,13 @@ static const char migrations_table[] =
 
 static bool text_equals(const struct store_value *v, const char *s)
 {
-	return v->size == strlen(s) && memcmp(v->bytes, s, v->size) == 0;
+	return v->bytes && v->size == strlen(s) && memcmp(v->bytes, s, v->size) == 0;
 }
 
 /* Looks at the step in the current row, which is the position-th taken (from 1). */
 static int check_taken(struct store_rows *rows, unsigned int position, struct err *e)
 {
-	struct store_value number, checksum;
+	struct store_value number = {0}, checksum = {0};
 	const struct store_migration *m;
 	int r = store_column(rows, 0, STORE_INTEGER, &number, e);
 

@@ -78,7 +78,7 @@ DEFINE_ENTITY(
 
 static int touch(struct store *s, const char *network_id, struct err *e)
 {
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r = store_next_revision(s, &revision, e);
 
 	if (r < 0)
@@ -215,7 +215,7 @@ int store_port_list(struct store *s, struct store_scope scope, const char *netwo
 int store_port_update(
 	struct store *s, struct store_scope scope, struct store_port *port, struct err *e)
 {
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r = store_next_revision(s, &revision, e);
 
 	if (r < 0)

@@ -285,18 +285,19 @@ DEFINE_CLEANUP(struct sqlite *, sqlite_close);
 
 static int sqlite_open(const char *rest, unsigned int flags, void **ret, struct err *e)
 {
-	CLEANUP(sqlite_close_p) struct sqlite *c = calloc(1, sizeof(*c));
+	CLEANUP(sqlite_close_p) struct sqlite *c = NULL;
 	char path[PATH_MAX];
 	bool special = rest[0] == '/' || strcmp(rest, ":memory:") == 0;
 	int result, r;
 
-	if (!c)
-		return err_errno(e, -ENOMEM, "open the store");
 	if (!rest[0])
 		return err_set(e, ERR_USAGE, "the store's path is missing behind 'sqlite:'");
 	/* A relative path with "./" before it, or SQLite might take it for a URI. */
 	if (snprintf(path, sizeof(path), "%s%s", special ? "" : "./", rest) >= (int)sizeof(path))
 		return err_errno(e, -ENAMETOOLONG, "%s", rest);
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return err_errno(e, -ENOMEM, "open the store");
 	result = sqlite3_open_v2(path, &c->db,
 		SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (result != SQLITE_OK)

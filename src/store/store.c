@@ -111,6 +111,7 @@ static const struct store_backend *find_backend(const char *url, const char **re
 int store_open(const char *url, unsigned int flags, const struct source *source, struct store **ret,
 	struct err *e)
 {
+	const struct store_backend *backend;
 	CLEANUP_STORE struct store *s = NULL;
 	struct err ours;
 	const char *rest;
@@ -118,16 +119,17 @@ int store_open(const char *url, unsigned int flags, const struct source *source,
 
 	assert(source && ret);
 	e = prepare_error(e, &ours);
+	backend = find_backend(url, &rest);
+	if (!backend) {
+		(void)err_set(e, ERR_USAGE, "no store can be opened at '%s'", url);
+		return err_hint(e, "give sqlite:PATH");
+	}
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return err_errno(e, -ENOMEM, "open the store");
 	s->source = source;
-	s->backend = find_backend(url, &rest);
-	if (!s->backend) {
-		(void)err_set(e, ERR_USAGE, "no store can be opened at '%s'", url);
-		return err_hint(e, "give sqlite:PATH");
-	}
-	r = checked(s, "open", s->backend->open(rest, flags, &s->connection, e), e);
+	s->backend = backend;
+	r = checked(s, "open", backend->open(rest, flags, &s->connection, e), e);
 	if (r == 0)
 		r = store_migrate(s, e);
 	if (r < 0)
@@ -209,7 +211,7 @@ int store_query(struct store *s, enum store_query q, const struct store_value *v
 	struct store_rows *ret, struct err *e)
 {
 	struct err ours;
-	void *cursor;
+	void *cursor = NULL;
 	int r;
 
 	assert(s->state == WRITING || (store_query_reads(q) && s->state != DOOMED));
@@ -305,7 +307,7 @@ int store_query_integer(struct store *s, enum store_query q, const struct store_
 	size_t n, uint64_t *ret, struct err *e)
 {
 	CLEANUP_ROWS struct store_rows rows = {0};
-	struct store_value v;
+	struct store_value v = {0};
 	int r = store_query(s, q, values, n, &rows, e);
 
 	if (r == 0)
@@ -343,7 +345,7 @@ int store_revision(struct store *s, uint64_t *ret, struct err *e)
 static int check_reservations(struct store *s, struct err *e)
 {
 	CLEANUP_ROWS struct store_rows rows = {0};
-	struct store_value name;
+	struct store_value name = {0};
 	int r = store_query(s, HOST_UNBALANCED, NULL, 0, &rows, e);
 
 	if (r == 0)

@@ -54,7 +54,7 @@ int store_volume_update(
 	struct store *s, struct store_scope scope, struct store_volume *volume, struct err *e)
 {
 	const char *state = store_name(&store_volume_states, volume->state);
-	uint64_t revision;
+	uint64_t revision = 0;
 	int r;
 
 	if (!state)

@@ -454,6 +454,13 @@ static void check_untouchable(struct store *s, struct store_scope scope, const s
 	CHECK_UNTOUCHABLE(store_member_delete(s, scope, b->member.id, NULL));
 	CHECK_UNTOUCHABLE(store_volume_update(s, scope, &copy.volume, NULL));
 	CHECK_UNTOUCHABLE(store_volume_delete(s, scope, b->volume.id, NULL));
+}
+
+static void check_network_untouchable(
+	struct store *s, struct store_scope scope, const struct belongings *b)
+{
+	struct belongings copy = *b;
+
 	CHECK_UNTOUCHABLE(store_network_delete(s, scope, b->network.id, NULL));
 	CHECK_UNTOUCHABLE(store_port_update(s, scope, &copy.port, NULL));
 	CHECK_UNTOUCHABLE(store_port_delete(s, scope, b->port.id, NULL));
@@ -483,7 +490,9 @@ static void tenants_do_not_see_each_other(void **state)
 	check_visible(s, store_scope_all(), &b, true, 2);
 	check_visible(s, (struct store_scope){0}, &a, false, 0);
 	check_untouchable(s, store_scope_tenant(a.tenant.id), &b);
+	check_network_untouchable(s, store_scope_tenant(a.tenant.id), &b);
 	check_untouchable(s, (struct store_scope){0}, &a);
+	check_network_untouchable(s, (struct store_scope){0}, &a);
 	assert_int_equal(
 		store_token_list(s, store_scope_tenant(a.tenant.id), NULL, tokens, 4, NULL), 1);
 
@@ -567,6 +576,24 @@ static void addresses_are_unique_in_a_network(void **state)
 	store_close(s);
 }
 
+static void delete_everything(
+	struct store *s, const struct belongings *a, const struct store_host *host)
+{
+	CLEANUP_TRANSACTION struct store_transaction t = {0};
+	struct store_scope all = store_scope_all();
+
+	must(store_begin(s, STORE_WRITE, &t, &told));
+	must(store_volume_delete(s, all, a->volume.id, &told));
+	must(store_network_delete(s, all, a->network.id, &told));
+	must(store_security_group_delete(s, all, a->security_group.id, &told));
+	must(store_group_delete(s, all, a->group.id, &told));
+	must(store_image_delete(s, all, a->image.id, &told));
+	must(store_token_delete(s, all, a->token.id, &told));
+	must(store_tenant_delete(s, a->tenant.id, &told));
+	must(store_host_delete(s, host->id, &told));
+	must(store_commit(&t, &told));
+}
+
 static void an_instance_takes_its_belongings_along(void **state)
 {
 	struct store *s = open_store(*state);
@@ -601,16 +628,7 @@ static void an_instance_takes_its_belongings_along(void **state)
 	assert_int_equal(host.cores_free, 8);
 	must(store_check(s, &told));
 
-	must(store_begin(s, STORE_WRITE, &t, &told));
-	must(store_volume_delete(s, all, a.volume.id, &told));
-	must(store_network_delete(s, all, a.network.id, &told));
-	must(store_security_group_delete(s, all, a.security_group.id, &told));
-	must(store_group_delete(s, all, a.group.id, &told));
-	must(store_image_delete(s, all, a.image.id, &told));
-	must(store_token_delete(s, all, a.token.id, &told));
-	must(store_tenant_delete(s, a.tenant.id, &told));
-	must(store_host_delete(s, host.id, &told));
-	must(store_commit(&t, &told));
+	delete_everything(s, &a, &host);
 	store_close(s);
 }
 
@@ -710,6 +728,7 @@ static void racing_processes_never_overbook(void **state)
 		pids[i] = fork();
 		assert_true(pids[i] >= 0);
 		if (pids[i] == 0) {
+			in_child = true;
 			(void)close(start[1]);
 			_exit(race_for_cores(f, host.id, i, start[0]));
 		}
@@ -743,6 +762,7 @@ static void opening_a_new_store_at_once_makes_one(void **state)
 		pids[i] = fork();
 		assert_true(pids[i] >= 0);
 		if (pids[i] == 0) {
+			in_child = true;
 			char go;
 
 			(void)close(start[1]);
@@ -930,6 +950,7 @@ static void the_feed_skips_nothing_while_others_write(void **state)
 		pids[i] = fork();
 		assert_true(pids[i] >= 0);
 		if (pids[i] == 0) {
+			in_child = true;
 			write_events(f, i);
 			_exit(0);
 		}
