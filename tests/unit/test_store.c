@@ -3,6 +3,7 @@
 
 #include <sqlite3.h>
 
+#include "store/backend.h"
 #include "store/entity.h"
 #include "store/migrate.h"
 
@@ -68,6 +69,37 @@ static void every_statement_is_understood(void **state)
 		store_rows_end(&rows);
 	}
 	store_close(s);
+}
+
+/* Those that are meant to look at every row of a table. */
+static bool may_scan(unsigned int q)
+{
+	return q == MIGRATION_LIST || q == HOST_UNBALANCED;
+}
+
+static void no_statement_reads_a_whole_table(void **state)
+{
+	const struct fixture *f = *state;
+	sqlite3 *db = NULL;
+
+	store_close(open_store(f));
+	assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+	for (unsigned int q = 0; q < STORE_QUERIES; q++) {
+		sqlite3_stmt *statement = NULL;
+		char explain[4096];
+
+		(void)snprintf(explain, sizeof(explain), "EXPLAIN QUERY PLAN %s",
+			store_query_text((enum store_query)q));
+		assert_int_equal(sqlite3_prepare_v2(db, explain, -1, &statement, NULL), SQLITE_OK);
+		while (sqlite3_step(statement) == SQLITE_ROW) {
+			const char *step = (const char *)sqlite3_column_text(statement, 3);
+
+			if (str_starts_with(step, "SCAN ") && !may_scan(q))
+				fail_msg("%s: %s", store_query_name((enum store_query)q), step);
+		}
+		assert_int_equal(sqlite3_finalize(statement), SQLITE_OK);
+	}
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
 static void what_was_committed_is_there_after_reopening(void **state)
@@ -1155,6 +1187,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		STORE_TEST(a_new_store_is_whole_and_its_owners_only),
 		STORE_TEST(every_statement_is_understood),
+		STORE_TEST(no_statement_reads_a_whole_table),
 		STORE_TEST(what_was_committed_is_there_after_reopening),
 		STORE_TEST(a_newer_schema_is_refused),
 		STORE_TEST(another_history_is_refused),

@@ -31,6 +31,7 @@ CREATE TABLE events (
 	subject TEXT NOT NULL,
 	data TEXT NOT NULL
 );
+CREATE INDEX events_by_time ON events (at);
 
 CREATE TABLE audit (
 	revision BIGINT PRIMARY KEY,
@@ -43,3 +44,4 @@ CREATE TABLE audit (
 	status BIGINT NOT NULL,
 	remote TEXT NOT NULL
 );
+CREATE INDEX audit_by_time ON audit (at);

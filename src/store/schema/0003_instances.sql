@@ -21,6 +21,7 @@ CREATE TABLE images (
 	UNIQUE (tenant_id, name, version)
 );
 CREATE INDEX images_by_tenant ON images (tenant_id, id);
+CREATE INDEX images_by_name ON images (name);
 
 -- primary_member_id refers to members, which refer to groups; a key both ways is not portable.
 CREATE TABLE groups (

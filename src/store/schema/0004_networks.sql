@@ -39,6 +39,7 @@ CREATE TABLE security_rules (
 	revision BIGINT NOT NULL,
 	FOREIGN KEY (tenant_id, security_group_id) REFERENCES security_groups (tenant_id, id)
 );
+CREATE INDEX security_rules_by_tenant ON security_rules (tenant_id, id);
 CREATE INDEX security_rules_by_group ON security_rules (security_group_id, id);
 
 CREATE TABLE ports (
