@@ -2,6 +2,7 @@
 #include "store/groups.h"
 
 #include "store/entity.h"
+#include "store/touch.h"
 
 STORE_DEFINE_NAMES(store_placements, STORE_PLACEMENT_TABLE);
 STORE_DEFINE_NAMES(store_commit_modes, STORE_COMMIT_TABLE);
@@ -86,6 +87,8 @@ int store_group_update(
 			store_text(scope_last(scope))),
 		GROUP_GET, STORE_VALUES(SCOPED_ID(scope, group->id)), e);
 	if (r == 0)
+		r = store_host_touch(s, HOST_TOUCH_OF_GROUP, group->id, e);
+	if (r == 0)
 		group->revision = revision;
 	return r;
 }
@@ -94,14 +97,17 @@ int store_group_reconfigure(struct store *s, const char *id, uint64_t epoch,
 	const char *source_host_id, const char *primary_member_id, struct err *e)
 {
 	uint64_t revision = 0;
-	int r = store_next_revision(s, &revision, e);
+	int r = store_host_touch(s, HOST_TOUCH_OF_GROUP, id, e); /* the source that was */
 
+	if (r == 0)
+		r = store_next_revision(s, &revision, e);
 	if (r < 0)
 		return r;
-	return entity_update(s, &group_entity, GROUP_RECONFIGURE,
+	r = entity_update(s, &group_entity, GROUP_RECONFIGURE,
 		STORE_VALUES(store_text(id), store_integer(epoch), store_reference(source_host_id),
 			store_reference(primary_member_id), store_integer(revision)),
 		GROUP_GET, STORE_VALUES(SCOPED_ID(store_scope_all(), id)), e);
+	return r < 0 ? r : store_host_touch(s, HOST_TOUCH_OF_GROUP, id, e);
 }
 
 int store_group_delete(struct store *s, struct store_scope scope, const char *id, struct err *e)
@@ -111,7 +117,9 @@ int store_group_delete(struct store *s, struct store_scope scope, const char *id
 
 int store_member_create(struct store *s, struct store_member *member, struct err *e)
 {
-	return entity_insert(s, &member_entity, MEMBER_INSERT, member, e);
+	int r = entity_insert(s, &member_entity, MEMBER_INSERT, member, e);
+
+	return r < 0 ? r : store_host_touch(s, HOST_TOUCH_OF_GROUP, member->group_id, e);
 }
 
 int store_member_get(struct store *s, struct store_scope scope, const char *id,
@@ -136,7 +144,9 @@ int store_member_update(struct store *s, struct store_member *member, struct err
 
 	if (!state)
 		return store_doom(s, err_set(e, ERR_INVALID, "member: no such state"));
-	r = store_next_revision(s, &revision, e);
+	r = store_host_touch(s, HOST_TOUCH_OF_GROUP, member->group_id, e);
+	if (r == 0)
+		r = store_next_revision(s, &revision, e);
 	if (r < 0)
 		return r;
 	r = entity_update(s, &member_entity, MEMBER_UPDATE,
@@ -145,12 +155,21 @@ int store_member_update(struct store *s, struct store_member *member, struct err
 			store_text(member->reason), store_integer(revision)),
 		MEMBER_GET, STORE_VALUES(SCOPED_ID(store_scope_all(), member->id)), e);
 	if (r == 0)
+		r = store_host_touch(s, HOST_TOUCH_OF_GROUP, member->group_id, e);
+	if (r == 0)
 		member->revision = revision;
 	return r;
 }
 
 int store_member_delete(struct store *s, struct store_scope scope, const char *id, struct err *e)
 {
+	struct store_member member;
+	int r = store_member_get(s, scope, id, &member, e);
+
+	if (r == 0)
+		r = store_host_touch(s, HOST_TOUCH_OF_GROUP, member.group_id, e);
+	if (r < 0)
+		return store_doom(s, r);
 	return entity_delete(
 		s, &member_entity, MEMBER_DELETE, STORE_VALUES(SCOPED_ID(scope, id)), e);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "store/entity.h"
+#include "store/touch.h"
 
 STORE_DEFINE_NAMES(store_host_states, STORE_HOST_STATE_TABLE);
 
@@ -35,6 +36,8 @@ static const struct field host_fields[] = {
 	ENUM(store_host, state, &store_host_states),
 	INTEGER(store_host, last_seen),
 	TEXT(store_host, join_token_hash),
+	INTEGER(store_host, desired_revision),
+	INTEGER(store_host, event_sequence),
 	INTEGER(store_host, created),
 	INTEGER(store_host, revision),
 };
@@ -48,6 +51,7 @@ int store_host_create(struct store *s, struct store_host *host, struct err *e)
 	row.cores_free = row.cores;
 	row.memory_free = row.memory;
 	row.disk_free = row.disk;
+	row.desired_revision = row.event_sequence = 0;
 	r = entity_insert(s, &host_entity, HOST_INSERT, &row, e);
 	if (r == 0)
 		*host = row;
@@ -110,6 +114,23 @@ int store_host_seen(struct store *s, const char *id, struct err *e)
 	if (r == 0 && changed == 0)
 		return store_doom(s, err_set(e, ERR_NOT_FOUND, "no host %s", id));
 	return r;
+}
+
+int store_host_take_events(struct store *s, const char *id, uint64_t sequence, struct err *e)
+{
+	return entity_update(s, &host_entity, HOST_TAKE_EVENTS,
+		STORE_VALUES(store_text(id), store_integer(sequence)), HOST_GET,
+		STORE_VALUES(store_text(id)), e);
+}
+
+int store_host_touch(struct store *s, enum store_query q, const char *id, struct err *e)
+{
+	uint64_t revision = 0;
+	int r = store_next_revision(s, &revision, e);
+
+	if (r < 0)
+		return r;
+	return store_exec(s, q, STORE_VALUES(store_text(id), store_integer(revision)), NULL, e);
 }
 
 int store_host_delete(struct store *s, const char *id, struct err *e)

@@ -2,6 +2,8 @@
 /*
  * Hosts and what is reserved on them. Hosts belong to the provider: these calls know no scope and
  * are not for tenants.
+ *
+ * An agent waits for its host's desired_revision to rise, then reads what the host should be anew.
  */
 #ifndef SOSIE_STORE_HOSTS_H
 #define SOSIE_STORE_HOSTS_H
@@ -36,6 +38,9 @@ struct store_host {
 	unsigned int state; /* enum store_host_state */
 	uint64_t last_seen; /* nanoseconds since 1970; 0: never */
 	char join_token_hash[STORE_HASH_SIZE];
+	/* Kept by the store, ignored by _create and _update: */
+	uint64_t desired_revision; /* of the last change that its agent must see */
+	uint64_t event_sequence;   /* of its agent's last event taken down */
 	uint64_t created;
 	uint64_t revision;
 };
@@ -52,6 +57,11 @@ int store_host_list(struct store *s, const struct store_page *after, struct stor
 int store_host_update(struct store *s, struct store_host *host, struct err *e);
 /* A sign of life. Changes no revision: it would wake everybody. */
 int store_host_seen(struct store *s, const char *id, struct err *e);
+/*
+ * Notes that the agent's events up to `sequence` have been taken down, in the transaction that
+ * does so. ERR_CONFLICT when they had been before.
+ */
+int store_host_take_events(struct store *s, const char *id, uint64_t sequence, struct err *e);
 /* ERR_CONFLICT while anything is on it. */
 int store_host_delete(struct store *s, const char *id, struct err *e);
 

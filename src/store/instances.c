@@ -8,6 +8,7 @@
 #include "store/hosts.h"
 #include "store/images.h"
 #include "store/networks.h"
+#include "store/touch.h"
 
 STORE_DEFINE_NAMES(store_desired_states, STORE_DESIRED_TABLE);
 STORE_DEFINE_NAMES(store_observed_states, STORE_OBSERVED_TABLE);
@@ -53,6 +54,8 @@ int store_instance_create(struct store *s, struct store_instance *instance, cons
 	r = store_next_revision(s, &row.desired_revision, e);
 	if (r == 0)
 		r = entity_insert_extra(s, &instance_entity, INSTANCE_INSERT, &row, &extra, 1, e);
+	if (r == 0)
+		r = store_host_touch(s, HOST_TOUCH_OF_INSTANCE, row.id, e);
 	if (r == 0)
 		*instance = row;
 	return r;
@@ -102,6 +105,14 @@ int store_instance_user_data(
 	return r < 0 ? err_errno(e, r, "read user data") : 0;
 }
 
+/* Its host, and the hosts that share its networks. */
+static int touch_surroundings(struct store *s, const char *id, struct err *e)
+{
+	int r = store_host_touch(s, HOST_TOUCH_OF_INSTANCE, id, e);
+
+	return r < 0 ? r : store_network_touch_instance(s, id, e);
+}
+
 int store_instance_desire(
 	struct store *s, struct store_scope scope, struct store_instance *instance, struct err *e)
 {
@@ -122,6 +133,8 @@ int store_instance_desire(
 			store_text(scope_first(scope)), store_text(scope_last(scope))),
 		INSTANCE_GET, STORE_VALUES(SCOPED_ID(scope, instance->id)), e);
 	if (r == 0)
+		r = store_host_touch(s, HOST_TOUCH_OF_INSTANCE, instance->id, e);
+	if (r == 0)
 		instance->revision = instance->desired_revision = revision;
 	return r;
 }
@@ -130,8 +143,10 @@ int store_instance_place(
 	struct store *s, struct store_instance *instance, const char *host_id, struct err *e)
 {
 	uint64_t revision = 0;
-	int r = store_next_revision(s, &revision, e);
+	int r = touch_surroundings(s, instance->id, e);
 
+	if (r == 0)
+		r = store_next_revision(s, &revision, e);
 	if (r < 0)
 		return r;
 	r = entity_update(s, &instance_entity, INSTANCE_PLACE,
@@ -139,7 +154,7 @@ int store_instance_place(
 			store_reference(host_id), store_integer(revision)),
 		INSTANCE_GET, STORE_VALUES(SCOPED_ID(store_scope_all(), instance->id)), e);
 	if (r == 0)
-		r = store_network_touch_instance(s, instance->id, e);
+		r = touch_surroundings(s, instance->id, e);
 	if (r < 0)
 		return r;
 	instance->revision = instance->desired_revision = revision;
@@ -186,7 +201,7 @@ static int drop_belongings(struct store *s, const char *id, struct err *e)
 	static const enum store_query parts[] = {PUBLISHED_PORT_DELETE_OF_INSTANCE,
 		PORT_DELETE_OF_INSTANCE, MEMBER_DELETE_OF_INSTANCE};
 	uint64_t revision = 0;
-	int r = store_network_touch_instance(s, id, e);
+	int r = touch_surroundings(s, id, e);
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
 		r = store_exec(s, parts[i], STORE_VALUES(store_text(id)), NULL, e);

@@ -2,10 +2,9 @@
 /*
  * Instances: what should be, and what their host saw last.
  *
- * The host's agent asks for the desired states that changed since a revision, and reports what it
- * observes. It learns of an instance's end by desired = terminated; the row goes when the agent
- * has reported that nothing is left. One that was moved to another host is simply missing in the
- * whole list (since = 0) of the first one.
+ * Every change that its host must act on raises the host's desired_revision, on both hosts when it
+ * is moved. The end of an instance is asked for by desired = terminated; the row goes when its
+ * agent has reported that nothing is left.
  */
 #ifndef SOSIE_STORE_INSTANCES_H
 #define SOSIE_STORE_INSTANCES_H
@@ -24,12 +23,13 @@ extern const struct store_names store_desired_states;
 
 #define STORE_OBSERVED_TABLE(X)                \
 	X(STORE_OBSERVED_PENDING, "pending")   \
-	X(STORE_OBSERVED_STARTING, "starting") \
+	X(STORE_OBSERVED_CREATING, "creating") \
 	X(STORE_OBSERVED_RUNNING, "running")   \
 	X(STORE_OBSERVED_PAUSED, "paused")     \
+	X(STORE_OBSERVED_STOPPING, "stopping") \
 	X(STORE_OBSERVED_STOPPED, "stopped")   \
 	X(STORE_OBSERVED_FAILED, "failed")     \
-	X(STORE_OBSERVED_TERMINATED, "terminated")
+	X(STORE_OBSERVED_ABSENT, "absent")
 
 enum store_observed { STORE_OBSERVED_TABLE(STORE_ENUM_CONSTANT) };
 extern const struct store_names store_observed_states;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "store/entity.h"
+#include "store/touch.h"
 
 STORE_DEFINE_NAMES(store_directions, STORE_DIRECTION_TABLE);
 STORE_DEFINE_NAMES(store_protocols, STORE_PROTOCOL_TABLE);
@@ -19,6 +20,7 @@ static const struct field network_fields[] = {
 	TEXT(store_network, cidr),
 	TEXT(store_network, gateway),
 	INTEGER(store_network, vni),
+	TEXT(store_network, overlay_key),
 	INTEGER(store_network, created),
 	INTEGER(store_network, revision),
 };
@@ -83,8 +85,9 @@ static int touch(struct store *s, const char *network_id, struct err *e)
 
 	if (r < 0)
 		return r;
-	return store_exec(s, NETWORK_TOUCH,
+	r = store_exec(s, NETWORK_TOUCH,
 		STORE_VALUES(store_text(network_id), store_integer(revision)), NULL, e);
+	return r < 0 ? r : store_host_touch(s, HOST_TOUCH_OF_NETWORK, network_id, e);
 }
 
 /* The first network behind `after` that the query finds for the id. 1 if there is one. */
@@ -216,8 +219,10 @@ int store_port_update(
 	struct store *s, struct store_scope scope, struct store_port *port, struct err *e)
 {
 	uint64_t revision = 0;
-	int r = store_next_revision(s, &revision, e);
+	int r = touch(s, port->network_id, e);
 
+	if (r == 0)
+		r = store_next_revision(s, &revision, e);
 	if (r < 0)
 		return r;
 	r = entity_update(s, &port_entity, PORT_UPDATE,
@@ -240,8 +245,10 @@ int store_port_delete(struct store *s, struct store_scope scope, const char *id,
 
 	if (r < 0)
 		return store_doom(s, r);
-	r = entity_delete(s, &port_entity, PORT_DELETE, STORE_VALUES(SCOPED_ID(scope, id)), e);
-	return r < 0 ? r : touch(s, port.network_id, e);
+	r = touch(s, port.network_id, e); /* while its host can be told by it */
+	if (r < 0)
+		return r;
+	return entity_delete(s, &port_entity, PORT_DELETE, STORE_VALUES(SCOPED_ID(scope, id)), e);
 }
 
 int store_security_group_create(struct store *s, struct store_security_group *group, struct err *e)
@@ -364,7 +371,9 @@ int store_published_port_delete(
 
 	if (r < 0)
 		return store_doom(s, r);
-	r = entity_delete(s, &published_port_entity, PUBLISHED_PORT_DELETE,
+	r = touch_port(s, port.port_id, e); /* while its host can be told by it */
+	if (r < 0)
+		return r;
+	return entity_delete(s, &published_port_entity, PUBLISHED_PORT_DELETE,
 		STORE_VALUES(SCOPED_ID(scope, id)), e);
-	return r < 0 ? r : touch_port(s, port.port_id, e);
 }

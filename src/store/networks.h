@@ -3,8 +3,8 @@
  * Tenant networks, their ports (an instance's NIC each), security groups and ports published on
  * hosts.
  *
- * Whatever changes below a network raises the network's revision, deletions too: a host asks
- * store_network_of_host_since() and then reads the changed networks whole.
+ * Whatever changes below a network raises the network's revision and the desired_revision of the
+ * hosts that it is on, deletions too: their agents then read it whole.
  */
 #ifndef SOSIE_STORE_NETWORKS_H
 #define SOSIE_STORE_NETWORKS_H
@@ -19,7 +19,8 @@ struct store_network {
 	char name[STORE_NAME_SIZE];
 	char cidr[STORE_ADDRESS_SIZE + 4];
 	char gateway[STORE_ADDRESS_SIZE];
-	uint32_t vni; /* 0 when created: the store takes one that is free */
+	uint32_t vni;         /* 0 when created: the store takes one that is free */
+	char overlay_key[65]; /* between hosts, hexadecimal */
 	uint64_t created;
 	uint64_t revision;
 };

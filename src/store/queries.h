@@ -18,7 +18,7 @@
 #define HOST_COLUMNS \
 	"id, name, zone, cores, memory, disk, cores_free, memory_free, disk_free, " \
 	"cpu_model, accel, agent_version, endpoint, state, last_seen, join_token_hash, " \
-	"created, revision"
+	"desired_revision, event_sequence, created, revision"
 #define IMAGE_COLUMNS \
 	"id, tenant_id, name, version, format, size, sha256, path, metadata, public, " \
 	"state, created, revision"
@@ -36,7 +36,7 @@
 	"id, tenant_id, name, kind, format, size, host_id, instance_id, location, epoch, " \
 	"state, created, revision"
 #define NETWORK_COLUMNS \
-	"id, tenant_id, name, cidr, gateway, vni, created, revision"
+	"id, tenant_id, name, cidr, gateway, vni, overlay_key, created, revision"
 #define PORT_COLUMNS \
 	"id, tenant_id, network_id, instance_id, security_group_id, mac, ip, created, " \
 	"revision"
@@ -89,7 +89,7 @@
 		"DELETE FROM tokens " \
 		"WHERE id = $1 AND COALESCE(tenant_id, '') BETWEEN $2 AND $3") \
 	/* hosts and reservations */ \
-	X(HOST_INSERT, "INSERT INTO hosts (" HOST_COLUMNS ") VALUES (" VALUES_18 ")") \
+	X(HOST_INSERT, "INSERT INTO hosts (" HOST_COLUMNS ") VALUES (" VALUES_20 ")") \
 	X(HOST_GET, "SELECT " HOST_COLUMNS " FROM hosts WHERE id = $1") \
 	X(HOST_BY_NAME, "SELECT " HOST_COLUMNS " FROM hosts WHERE name = $1") \
 	X(HOST_LIST, "SELECT " HOST_COLUMNS " FROM hosts WHERE id > $1 ORDER BY id LIMIT $2") \
@@ -101,6 +101,22 @@
 		"disk_free = disk_free + ($12 - disk), disk = $12, revision = $13 " \
 		"WHERE id = $1 AND revision = $2") \
 	X(HOST_SEEN, "UPDATE hosts SET last_seen = $2 WHERE id = $1") \
+	X(HOST_TAKE_EVENTS, \
+		"UPDATE hosts SET event_sequence = $2 WHERE id = $1 AND event_sequence < $2") \
+	X(HOST_TOUCH_OF_INSTANCE, \
+		"UPDATE hosts SET desired_revision = $2 " \
+		"WHERE id = (SELECT host_id FROM instances WHERE id = $1)") \
+	X(HOST_TOUCH_OF_NETWORK, \
+		"UPDATE hosts SET desired_revision = $2 WHERE id IN " \
+		"(SELECT i.host_id FROM ports p JOIN instances i ON i.id = p.instance_id " \
+		"WHERE p.network_id = $1 " \
+		"UNION SELECT u.host_id FROM ports p JOIN published_ports u ON u.port_id = p.id " \
+		"WHERE p.network_id = $1)") \
+	X(HOST_TOUCH_OF_GROUP, \
+		"UPDATE hosts SET desired_revision = $2 WHERE id IN " \
+		"(SELECT host_id FROM instances WHERE group_id = $1 " \
+		"UNION SELECT host_id FROM members WHERE group_id = $1 " \
+		"UNION SELECT source_host_id FROM groups WHERE id = $1)") \
 	X(HOST_DELETE, "DELETE FROM hosts WHERE id = $1") \
 	X(HOST_TAKE, \
 		"UPDATE hosts SET cores_free = cores_free - $2, memory_free = memory_free - $3, " \
@@ -237,7 +253,7 @@
 		"WHERE instance_id = $1") \
 	X(VOLUME_DELETE, "DELETE FROM volumes WHERE id = $1 AND tenant_id BETWEEN $2 AND $3") \
 	/* networks */ \
-	X(NETWORK_INSERT, "INSERT INTO networks (" NETWORK_COLUMNS ") VALUES (" VALUES_8 ")") \
+	X(NETWORK_INSERT, "INSERT INTO networks (" NETWORK_COLUMNS ") VALUES (" VALUES_9 ")") \
 	X(NETWORK_GET, \
 		"SELECT " NETWORK_COLUMNS " FROM networks " \
 		"WHERE id = $1 AND tenant_id BETWEEN $2 AND $3") \

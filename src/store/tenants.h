@@ -35,7 +35,7 @@ int store_tenant_delete(struct store *s, const char *id, struct err *e);
 	X(STORE_ROLE_OPERATOR, "operator") \
 	X(STORE_ROLE_MEMBER, "member")     \
 	X(STORE_ROLE_VIEWER, "viewer")     \
-	X(STORE_ROLE_HOST, "host")         \
+	X(STORE_ROLE_AGENT, "agent")       \
 	X(STORE_ROLE_JOIN, "join")
 
 enum store_role { STORE_ROLE_TABLE(STORE_ENUM_CONSTANT) };

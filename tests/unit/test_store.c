@@ -1047,6 +1047,82 @@ static void hosts_see_what_changed_since(void **state)
 	store_close(s);
 }
 
+/* Whether the host's agent was told of something since the last call. */
+static bool was_told(struct store *s, const char *host_id, uint64_t *since)
+{
+	struct store_host host;
+	uint64_t before = *since;
+
+	must(store_host_get(s, host_id, &host, &told));
+	*since = host.desired_revision;
+	return host.desired_revision > before;
+}
+
+#define COMMITTED(call)                                          \
+	do {                                                     \
+		struct store_transaction once = {0};             \
+		must(store_begin(s, STORE_WRITE, &once, &told)); \
+		must(call);                                      \
+		must(store_commit(&once, &told));                \
+	} while (0)
+
+static void both_hosts_are_told_of_a_move(void **state)
+{
+	struct store *s = open_store(*state);
+	CLEANUP_TRANSACTION struct store_transaction t = {0};
+	struct store_host from, to, other;
+	uint64_t told_from = 0, told_to = 0, told_other = 0;
+	struct belongings a;
+
+	must(store_begin(s, STORE_WRITE, &t, &told));
+	from = make_host(s, "h1", 8);
+	to = make_host(s, "h2", 8);
+	other = make_host(s, "h3", 8);
+	a = make_belongings(s, "acme", &from, 1000);
+	must(store_commit(&t, &told));
+	assert_true(was_told(s, from.id, &told_from));
+	assert_false(was_told(s, to.id, &told_to));
+	COMMITTED(store_instance_place(s, &a.instance, to.id, &told));
+	assert_true(was_told(s, from.id, &told_from));
+	assert_true(was_told(s, to.id, &told_to));
+	COMMITTED(store_instance_desire(s, store_scope_all(), &a.instance, &told));
+	assert_true(was_told(s, to.id, &told_to));
+	assert_false(was_told(s, from.id, &told_from));
+	COMMITTED(store_group_reconfigure(s, a.group.id, 0, from.id, "", &told));
+	assert_true(was_told(s, from.id, &told_from));
+	assert_true(was_told(s, to.id, &told_to));
+	COMMITTED(store_group_reconfigure(s, a.group.id, 1, to.id, "", &told));
+	assert_true(was_told(s, from.id, &told_from)); /* source no longer */
+	COMMITTED(store_published_port_delete(s, store_scope_all(), a.published.id, &told));
+	assert_true(was_told(s, from.id, &told_from)); /* it was published there */
+	assert_true(was_told(s, to.id, &told_to));
+	COMMITTED(store_port_delete(s, store_scope_all(), a.port.id, &told));
+	assert_true(was_told(s, to.id, &told_to));
+	COMMITTED(store_member_delete(s, store_scope_all(), a.member.id, &told));
+	assert_true(was_told(s, to.id, &told_to));
+	assert_false(was_told(s, from.id, &told_from));
+	assert_false(was_told(s, other.id, &told_other));
+	store_close(s);
+}
+
+static void an_agents_events_are_taken_down_once(void **state)
+{
+	struct store *s = open_store(*state);
+	CLEANUP_TRANSACTION struct store_transaction t = {0};
+	struct store_host host;
+
+	must(store_begin(s, STORE_WRITE, &t, &told));
+	host = make_host(s, "h1", 8);
+	must(store_host_take_events(s, host.id, 7, &told));
+	must(store_commit(&t, &told));
+	must(store_begin(s, STORE_WRITE, &t, &told));
+	assert_int_equal(store_host_take_events(s, host.id, 7, NULL), -EEXIST);
+	store_rollback(&t);
+	must(store_host_get(s, host.id, &host, &told));
+	assert_int_equal(host.event_sequence, 7);
+	store_close(s);
+}
+
 static void journals_keep_what_they_are_told(void **state)
 {
 	struct store *s = open_store(*state);
@@ -1209,6 +1285,8 @@ int main(void)
 		STORE_TEST(pages_neither_repeat_nor_skip_while_rows_come_and_go),
 		STORE_TEST(the_feed_skips_nothing_while_others_write),
 		STORE_TEST(hosts_see_what_changed_since),
+		STORE_TEST(both_hosts_are_told_of_a_move),
+		STORE_TEST(an_agents_events_are_taken_down_once),
 		STORE_TEST(journals_keep_what_they_are_told),
 		STORE_TEST(every_word_is_accepted_by_the_schema),
 		STORE_TEST(a_volumes_epoch_never_falls),

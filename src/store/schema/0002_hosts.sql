@@ -4,6 +4,8 @@
 -- Invariant: of each resource, free = total - sum of the host's reservations, and free >= 0. The
 -- counter is what makes two simultaneous reservations meet: both must change the same row.
 
+-- desired_revision rises with every change that the host's agent must see, in whatever table;
+-- event_sequence is the last of the agent's own events that has been taken down.
 CREATE TABLE hosts (
 	id TEXT PRIMARY KEY,
 	name TEXT NOT NULL UNIQUE,
@@ -21,6 +23,8 @@ CREATE TABLE hosts (
 	state TEXT NOT NULL CHECK (state IN ('enrolled', 'online', 'offline', 'draining')),
 	last_seen BIGINT NOT NULL,
 	join_token_hash TEXT NOT NULL,
+	desired_revision BIGINT NOT NULL,
+	event_sequence BIGINT NOT NULL,
 	created BIGINT NOT NULL,
 	revision BIGINT NOT NULL
 );
@@ -42,7 +46,7 @@ CREATE TABLE tokens (
 	id TEXT PRIMARY KEY,
 	tenant_id TEXT REFERENCES tenants (id),
 	host_id TEXT REFERENCES hosts (id),
-	role TEXT NOT NULL CHECK (role IN ('admin', 'operator', 'member', 'viewer', 'host', 'join')),
+	role TEXT NOT NULL CHECK (role IN ('admin', 'operator', 'member', 'viewer', 'agent', 'join')),
 	hash TEXT NOT NULL UNIQUE,
 	comment TEXT NOT NULL,
 	expires BIGINT NOT NULL,

@@ -59,7 +59,8 @@ CREATE TABLE instances (
 	desired_boot BIGINT NOT NULL,
 	desired_revision BIGINT NOT NULL,
 	observed TEXT NOT NULL CHECK (observed IN
-		('pending', 'starting', 'running', 'paused', 'stopped', 'failed', 'terminated')),
+		('pending', 'creating', 'running', 'paused', 'stopping', 'stopped', 'failed',
+		'absent')),
 	observed_boot BIGINT NOT NULL,
 	observed_revision BIGINT NOT NULL,
 	observed_at BIGINT NOT NULL,

@@ -9,6 +9,7 @@ CREATE TABLE networks (
 	cidr TEXT NOT NULL,
 	gateway TEXT NOT NULL,
 	vni BIGINT NOT NULL UNIQUE CHECK (vni >= 1 AND vni <= 16777215),
+	overlay_key TEXT NOT NULL,
 	created BIGINT NOT NULL,
 	revision BIGINT NOT NULL,
 	UNIQUE (tenant_id, name),
