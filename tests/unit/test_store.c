@@ -782,6 +782,67 @@ static void racing_processes_never_overbook(void **state)
 	store_close(s);
 }
 
+#define UPDATES 40
+
+/* Reads, then writes what it read plus one, again and again. */
+static void count_up(const struct fixture *f, const char *host_id, int start)
+{
+	struct store *s = open_store(f);
+	struct store_host host;
+	char go;
+
+	if (read(start, &go, 1) != 0)
+		_exit(2);
+	for (unsigned int i = 0; i < UPDATES; i++) {
+		struct store_transaction t = {0};
+
+		must(store_begin(s, STORE_WRITE, &t, &told));
+		must(store_host_get(s, host_id, &host, &told));
+		host.disk++;
+		must(store_host_update(s, &host, &told));
+		must(store_commit(&t, &told));
+	}
+	store_close(s);
+}
+
+static void a_write_transaction_is_never_overtaken_after_its_reads(void **state)
+{
+	const struct fixture *f = *state;
+	struct store *s = open_store(f);
+	CLEANUP_TRANSACTION struct store_transaction t = {0};
+	struct store_host host;
+	pid_t pids[RACERS];
+	int start[2];
+
+	must(store_begin(s, STORE_WRITE, &t, &told));
+	host = make_host(s, "h1", 1);
+	must(store_commit(&t, &told));
+	store_close(s);
+	assert_ok(pipe2(start, O_CLOEXEC));
+	for (int i = 0; i < RACERS; i++) {
+		pids[i] = fork();
+		assert_true(pids[i] >= 0);
+		if (pids[i] == 0) {
+			in_child = true;
+			(void)close(start[1]);
+			count_up(f, host.id, start[0]);
+			_exit(0);
+		}
+	}
+	(void)close(start[0]);
+	(void)close(start[1]);
+	for (int i = 0; i < RACERS; i++) {
+		int status;
+
+		assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	}
+	s = open_store(f);
+	must(store_host_get(s, host.id, &host, &told));
+	assert_int_equal(host.disk, 100 * GIB + RACERS * UPDATES);
+	store_close(s);
+}
+
 static void opening_a_new_store_at_once_makes_one(void **state)
 {
 	const struct fixture *f = *state;
@@ -1058,12 +1119,21 @@ static bool was_told(struct store *s, const char *host_id, uint64_t *since)
 	return host.desired_revision > before;
 }
 
-#define COMMITTED(call)                                          \
-	do {                                                     \
-		struct store_transaction once = {0};             \
-		must(store_begin(s, STORE_WRITE, &once, &told)); \
-		must(call);                                      \
-		must(store_commit(&once, &told));                \
+static struct store_transaction begin_write(struct store *s)
+{
+	struct store_transaction t = {0};
+
+	must(store_begin(s, STORE_WRITE, &t, &told));
+	return t;
+}
+
+/* One call in a transaction of its own; its last argument is &told. */
+#define COMMITTED(call)                                                     \
+	do {                                                                \
+		struct store_transaction once = begin_write(s);             \
+		struct err told = {0};                                      \
+		check_success(call, #call, &told);                          \
+		check_success(store_commit(&once, &told), "commit", &told); \
 	} while (0)
 
 static void both_hosts_are_told_of_a_move(void **state)
@@ -1088,20 +1158,39 @@ static void both_hosts_are_told_of_a_move(void **state)
 	COMMITTED(store_instance_desire(s, store_scope_all(), &a.instance, &told));
 	assert_true(was_told(s, to.id, &told_to));
 	assert_false(was_told(s, from.id, &told_from));
-	COMMITTED(store_group_reconfigure(s, a.group.id, 0, from.id, "", &told));
-	assert_true(was_told(s, from.id, &told_from));
-	assert_true(was_told(s, to.id, &told_to));
-	COMMITTED(store_group_reconfigure(s, a.group.id, 1, to.id, "", &told));
-	assert_true(was_told(s, from.id, &told_from)); /* source no longer */
-	COMMITTED(store_published_port_delete(s, store_scope_all(), a.published.id, &told));
-	assert_true(was_told(s, from.id, &told_from)); /* it was published there */
-	assert_true(was_told(s, to.id, &told_to));
-	COMMITTED(store_port_delete(s, store_scope_all(), a.port.id, &told));
-	assert_true(was_told(s, to.id, &told_to));
-	COMMITTED(store_member_delete(s, store_scope_all(), a.member.id, &told));
-	assert_true(was_told(s, to.id, &told_to));
-	assert_false(was_told(s, from.id, &told_from));
 	assert_false(was_told(s, other.id, &told_other));
+	store_close(s);
+}
+
+static void hosts_are_told_of_groups_and_networks(void **state)
+{
+	struct store *s = open_store(*state);
+	CLEANUP_TRANSACTION struct store_transaction t = {0};
+	uint64_t told_h1 = 0, told_h2 = 0;
+	struct store_host h1, h2;
+	struct belongings a;
+
+	must(store_begin(s, STORE_WRITE, &t, &told));
+	h1 = make_host(s, "h1", 8);
+	h2 = make_host(s, "h2", 8);
+	a = make_belongings(s, "acme", &h1, 1000);
+	must(store_instance_place(s, &a.instance, h2.id, &told));
+	must(store_commit(&t, &told));
+	(void)was_told(s, h1.id, &told_h1);
+	(void)was_told(s, h2.id, &told_h2);
+	COMMITTED(store_group_reconfigure(s, a.group.id, 0, h1.id, "", &told));
+	assert_true(was_told(s, h1.id, &told_h1));
+	assert_true(was_told(s, h2.id, &told_h2));
+	COMMITTED(store_group_reconfigure(s, a.group.id, 1, h2.id, "", &told));
+	assert_true(was_told(s, h1.id, &told_h1)); /* source no longer */
+	COMMITTED(store_published_port_delete(s, store_scope_all(), a.published.id, &told));
+	assert_true(was_told(s, h1.id, &told_h1)); /* it was published there */
+	assert_true(was_told(s, h2.id, &told_h2));
+	COMMITTED(store_port_delete(s, store_scope_all(), a.port.id, &told));
+	assert_true(was_told(s, h2.id, &told_h2));
+	COMMITTED(store_member_delete(s, store_scope_all(), a.member.id, &told));
+	assert_true(was_told(s, h2.id, &told_h2));
+	assert_false(was_told(s, h1.id, &told_h1));
 	store_close(s);
 }
 
@@ -1280,12 +1369,14 @@ int main(void)
 		STORE_TEST(an_instance_takes_its_belongings_along),
 		STORE_TEST(reservations_need_room_and_an_online_host),
 		STORE_TEST(racing_processes_never_overbook),
+		STORE_TEST(a_write_transaction_is_never_overtaken_after_its_reads),
 		STORE_TEST(opening_a_new_store_at_once_makes_one),
 		STORE_TEST(only_one_reconfigures_a_group),
 		STORE_TEST(pages_neither_repeat_nor_skip_while_rows_come_and_go),
 		STORE_TEST(the_feed_skips_nothing_while_others_write),
 		STORE_TEST(hosts_see_what_changed_since),
 		STORE_TEST(both_hosts_are_told_of_a_move),
+		STORE_TEST(hosts_are_told_of_groups_and_networks),
 		STORE_TEST(an_agents_events_are_taken_down_once),
 		STORE_TEST(journals_keep_what_they_are_told),
 		STORE_TEST(every_word_is_accepted_by_the_schema),
