@@ -21,6 +21,7 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/reader.h"
@@ -246,6 +247,43 @@ static int keep_log_on_close(struct sqlite *c, int keep)
 	return sqlite3_db_config(c->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep, NULL);
 }
 
+static int open_parent(const char *path, int *ret_fd, struct err *e)
+{
+	char directory[PATH_MAX];
+	char *slash;
+	int fd;
+
+	(void)snprintf(directory, sizeof(directory), "%s", path);
+	slash = strrchr(directory, '/');
+	if (slash)
+		slash[slash == directory] = '\0';
+	fd = open(slash ? directory : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return err_errno(e, -errno, "open the folder of %s", path);
+	*ret_fd = fd;
+	return 0;
+}
+
+/*
+ * One process at a time, by a lock on the folder: while one switches a new file to the write-ahead
+ * log, SQLite tells others that it is busy instead of letting them wait.
+ */
+static int take_over(struct sqlite *c, const char *path, struct err *e)
+{
+	CLEANUP_CLOSE int folder = -1;
+	int r = open_parent(path, &folder, e);
+
+	if (r < 0)
+		return r;
+	while (flock(folder, LOCK_EX) < 0)
+		if (errno != EINTR)
+			return err_errno(e, -errno, "lock the folder of %s", path);
+	r = look_at_header(c->db, path, e);
+	if (r == 0)
+		r = adopt(c, path, e);
+	return r < 0 ? r : configure(c, false, e);
+}
+
 /* Until all is well nothing may be moved into the file, not even by closing it again. */
 static int examine(struct sqlite *c, const char *path, unsigned int flags, struct err *e)
 {
@@ -255,11 +293,7 @@ static int examine(struct sqlite *c, const char *path, unsigned int flags, struc
 	(void)sqlite3_extended_result_codes(c->db, 1);
 	(void)sqlite3_busy_timeout(c->db, STORE_BUSY_MS);
 	(void)keep_log_on_close(c, 1);
-	r = memory ? 0 : look_at_header(c->db, path, e);
-	if (r == 0)
-		r = adopt(c, path, e);
-	if (r == 0)
-		r = configure(c, memory, e);
+	r = memory ? configure(c, true, e) : take_over(c, path, e);
 	if (r == 0 && !(flags & STORE_TRUSTED))
 		r = look_for_damage(c, "PRAGMA quick_check(1)", e);
 	if (r == 0)
@@ -499,17 +533,11 @@ static int copy_pages(sqlite3 *from, const char *path, struct err *e)
 static int sync_parent(const char *path, struct err *e)
 {
 	CLEANUP_CLOSE int fd = -1;
-	char directory[PATH_MAX];
-	char *slash;
+	int r = open_parent(path, &fd, e);
 
-	(void)snprintf(directory, sizeof(directory), "%s", path);
-	slash = strrchr(directory, '/');
-	if (slash)
-		slash[slash == directory] = '\0';
-	fd = open(slash ? directory : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
-		return err_errno(e, -errno, "sync the folder of %s", path);
-	return 0;
+	if (r == 0 && fsync(fd) < 0)
+		r = err_errno(e, -errno, "sync the folder of %s", path);
+	return r;
 }
 
 static int publish(const char *part, const char *path, struct err *e)

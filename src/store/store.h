@@ -82,7 +82,7 @@ int store_check(struct store *s, struct err *e);
  */
 int store_backup(struct store *s, const char *path, struct err *e);
 
-/* An identifier: kind, '-', 24 hexadecimal digits that grow with time. */
+/* An identifier: kind, '-', 24 hexadecimal digits that grow with time (to the millisecond). */
 #define STORE_ID_SIZE 32
 
 /*
