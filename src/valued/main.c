@@ -156,6 +156,7 @@ static int set_up(struct valued *v, const struct arguments *a, struct err *e)
 	uint16_t port;
 	int fd, r;
 
+	assert(a->key_file && (a->listen || a->source)); /* parse() has seen to it */
 	r = read_key(a->key_file, v->key, e);
 	if (r == 0)
 		r = group_open_or_create(a->group, &v->group, e);

@@ -55,21 +55,23 @@ static void a_header_is_checked(void **state)
 {
 	struct segment *s = *state;
 	uint8_t copy[SEGMENT_HEADER];
+	uint64_t size = 0;
 	struct err e;
 
 	memcpy(copy, s->base, sizeof(copy));
-	assert_ok(segment_check(copy, sizeof(copy), SIZE, &e));
-	assert_int_equal(segment_check(copy, 100, SIZE, &e), -EBADMSG);
-	assert_int_equal(segment_check(copy, sizeof(copy), SIZE - 1, &e), -EBADMSG);
+	assert_ok(segment_check(copy, sizeof(copy), SIZE, &size, &e));
+	assert_int_equal(segment_check(copy, 100, SIZE, &size, &e), -EBADMSG);
+	assert_int_equal(segment_check(copy, sizeof(copy), SIZE - 1, &size, &e), -EBADMSG);
 	assert_int_equal(e.code, ERR_CORRUPT);
+	assert_true(size == SIZE);
 	/* Every bit of the fixed part matters. */
 	for (size_t i = 0; i < offsetof(struct segment_header, crc) + 4; i++) {
 		copy[i] ^= 0x10;
-		assert_true(segment_check(copy, sizeof(copy), SIZE, &e) < 0);
+		assert_true(segment_check(copy, sizeof(copy), SIZE, &size, &e) < 0);
 		copy[i] ^= 0x10;
 	}
 	copy[8] = 9;
-	assert_int_equal(segment_check(copy, sizeof(copy), SIZE, &e), -EPROTONOSUPPORT);
+	assert_int_equal(segment_check(copy, sizeof(copy), SIZE, &size, &e), -EPROTONOSUPPORT);
 	assert_int_equal(e.code, ERR_VERSION);
 	assert_true(e.hint[0] != '\0');
 }

@@ -35,28 +35,32 @@ void segment_format(struct segment *s, const struct segment_options *o)
 	(void)segment_reseed(s, o->seed, o->created_ns);
 }
 
-int segment_check(const void *bytes, size_t n, uint64_t file_size, struct err *e)
+int segment_check(
+	const void *bytes, size_t n, uint64_t file_size, uint64_t *ret_size, struct err *e)
 {
-	const struct segment_header *h = bytes;
+	static const size_t fixed = offsetof(struct segment_header, crc) + sizeof(uint32_t);
+	struct segment_header h;
 
-	if (n < sizeof(*h))
+	if (n < fixed)
 		return err_set(e, ERR_CORRUPT, "the segment is truncated to %zu bytes", n);
-	if (memcmp(h->magic, SEGMENT_MAGIC, sizeof(h->magic)) != 0)
+	memcpy(&h, bytes, fixed);
+	if (memcmp(h.magic, SEGMENT_MAGIC, sizeof(h.magic)) != 0)
 		return err_set(e, ERR_CORRUPT, "not a value segment");
-	if (h->version != SEGMENT_VERSION) {
+	if (h.version != SEGMENT_VERSION) {
 		(void)err_set(e, ERR_VERSION, "the segment has format version %u, this program %d",
-			h->version, SEGMENT_VERSION);
+			h.version, SEGMENT_VERSION);
 		return err_hint(e, "use the version of sosie that made it, or another group");
 	}
-	if (h->crc != crc32c(0, h, offsetof(struct segment_header, crc)) ||
-		h->header_size != SEGMENT_HEADER || h->size < SEGMENT_SIZE_MIN ||
-		h->size > SEGMENT_SIZE_MAX || h->size % 4096 != 0 ||
-		memchr(h->group, '\0', sizeof(h->group)) == NULL)
+	if (h.crc != crc32c(0, &h, offsetof(struct segment_header, crc)) ||
+		h.header_size != SEGMENT_HEADER || h.size < SEGMENT_SIZE_MIN ||
+		h.size > SEGMENT_SIZE_MAX || h.size % 4096 != 0 ||
+		memchr(h.group, '\0', sizeof(h.group)) == NULL)
 		return err_set(e, ERR_CORRUPT, "the segment's header fails its checksum");
-	if (file_size < h->size)
+	if (file_size < h.size)
 		return err_set(e, ERR_CORRUPT,
 			"the segment is truncated: %llu bytes of %llu are there",
-			(unsigned long long)file_size, (unsigned long long)h->size);
+			(unsigned long long)file_size, (unsigned long long)h.size);
+	*ret_size = h.size;
 	return 0;
 }
 

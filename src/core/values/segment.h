@@ -88,20 +88,23 @@ struct segment_header {
 	uint32_t reserved;
 	uint32_t crc; /* CRC-32C of all the bytes before it */
 
-	/* Changing. */
-	_Alignas(64) _Atomic uint64_t heap_next; /* first byte not allocated; may exceed size */
-	_Atomic uint64_t committed;              /* I4; only grows */
-	_Atomic uint64_t members;                /* newest member record */
+	/* Changing. Apart by whole cache lines from what is only read. */
+	uint64_t apart[2];
+	_Atomic uint64_t heap_next; /* first byte not allocated; may exceed size */
+	_Atomic uint64_t committed; /* I4; only grows */
+	_Atomic uint64_t members;   /* newest member record */
 	_Atomic uint64_t member_count;
 	_Atomic uint64_t seed;    /* current seed record */
 	_Atomic uint64_t refused; /* allocations that found the segment full */
 
 	/* Between hosts, see replica.h. */
-	_Alignas(64) _Atomic uint32_t role; /* enum segment_role */
+	uint64_t apart_too[2];
+	_Atomic uint32_t role; /* enum segment_role */
 	_Atomic uint32_t epoch;
 	_Atomic uint32_t arrived;      /* counts batches applied: a follower's askers wait on it */
 	_Atomic uint32_t posted;       /* counts requests: the follower's agent waits on it */
 	_Atomic uint32_t request_next; /* where the next asker looks for a free place */
+	uint32_t reserved_too;
 	_Atomic uint64_t requests[SEGMENT_REQUESTS]; /* offsets of posted request records, or 0 */
 };
 static_assert(offsetof(struct segment_header, crc) == 172, "layout of version 1");
@@ -288,10 +291,11 @@ void segment_format(struct segment *s, const struct segment_options *options);
 
 /*
  * Whether `n` bytes of a file of `file_size` bytes begin a segment that this version understands.
- * n >= sizeof(struct segment_header), or the answer is "truncated". 0, or an error that says what
+ * The bytes need no alignment. 0 with the size that the header states, or an error that says what
  * is wrong: ERR_CORRUPT, ERR_VERSION.
  */
-int segment_check(const void *bytes, size_t n, uint64_t file_size, struct err *e);
+int segment_check(
+	const void *bytes, size_t n, uint64_t file_size, uint64_t *ret_size, struct err *e);
 
 static inline struct segment_header *segment_header(const struct segment *s)
 {

@@ -252,10 +252,9 @@ static int open_segment(const char *name, struct group *g, struct err *e)
 	n = pread(g->fd, head, sizeof(head), 0);
 	if (n < 0)
 		return err_errno(e, -errno, "read %s", g->path);
-	r = segment_check(head, (size_t)n, (uint64_t)st.st_size, e);
+	r = segment_check(head, (size_t)n, (uint64_t)st.st_size, &g->segment.size, e);
 	if (r < 0)
 		return r;
-	g->segment.size = ((const struct segment_header *)head)->size;
 	g->segment.base = mmap(NULL, g->segment.size, PROT_READ | PROT_WRITE,
 		MAP_SHARED | MAP_NORESERVE, g->fd, 0);
 	if (g->segment.base == MAP_FAILED) {

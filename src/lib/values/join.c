@@ -83,7 +83,8 @@ static int map_segment(struct process_state *p, struct err *e)
 			.size = (uint64_t)st.st_size,
 			.extend = extend,
 			.context = p};
-	return segment_check(p->segment.base, SEGMENT_HEADER, (uint64_t)st.st_size, e);
+	return segment_check(
+		p->segment.base, SEGMENT_HEADER, (uint64_t)st.st_size, &p->segment.size, e);
 }
 
 static const char *find_variable(char *const environment[])
