@@ -34,6 +34,7 @@ int run_group_create(const struct invocation *inv, struct err *e)
 		return err_set(e, ERR_INVALID, "--audit takes batch or full, not '%s'", audit);
 	if (on_full && strcmp(on_full, "leave") != 0 && strcmp(on_full, "kill") != 0)
 		return err_set(e, ERR_INVALID, "--on-full takes leave or kill, not '%s'", on_full);
+	o.whole = option(inv, "whole") != NULL;
 	o.audit_full = audit && !strcmp(audit, "full");
 	o.full_policy = on_full && !strcmp(on_full, "kill") ? FULL_KILL : FULL_LEAVE;
 	r = group_create(inv->arguments[0], &o, e);

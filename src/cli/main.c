@@ -30,6 +30,7 @@ static const struct option_spec create_options[] = {
 	{"on-full", 0, "leave|kill",
 		"a member with no room left goes on alone (default), or is ended",
 		"echo leave kill"},
+	{"whole", 0, NULL, "reserve all of its storage now, as sharing it with guests needs", NULL},
 	JSON_OPTION,
 	END,
 };

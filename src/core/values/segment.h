@@ -173,9 +173,20 @@ struct seed {
 	uint8_t bytes[32];
 };
 
+/*
+ *   RUNNING ──► ENDED            the recorder found its processes gone
+ *      └──► LEFT ──► ENDED       whoever started it says so: the recorder cannot see a guest's
+ */
 enum member_state {
 	MEMBER_RUNNING = 1,
-	MEMBER_ENDED, /* all its processes have ended; set by the recorder */
+	MEMBER_ENDED, /* and everything it consumed is in the journal */
+	MEMBER_LEFT,
+};
+
+/* Where a member's processes are. */
+enum member_place {
+	MEMBER_HERE,     /* under the recorder's own kernel */
+	MEMBER_IN_GUEST, /* in a virtual machine: its process ids mean nothing here */
 };
 
 /* Why a member is no longer a copy like the others. */
@@ -196,7 +207,7 @@ struct member {
 	int64_t shift_boot_ns;
 	uint64_t root; /* lineage of its first program */
 	uint32_t pid;  /* of its first program */
-	uint32_t reserved;
+	uint32_t place; /* enum member_place */
 	_Atomic uint32_t state;
 	_Atomic uint32_t diverged;
 	_Atomic uint64_t diverged_lineage;

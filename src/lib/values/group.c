@@ -166,6 +166,8 @@ static int write_segment(
 	int r;
 
 	o.committed = MIN(round_up_u64(SEGMENT_HEAP + SEGMENT_STEP / 2, SEGMENT_STEP), o.size);
+	if (options->whole)
+		o.committed = o.size;
 	if (ftruncate(fd, (off_t)o.size) < 0)
 		return err_errno(
 			e, -errno, "make a segment of %llu bytes", (unsigned long long)o.size);
@@ -188,7 +190,7 @@ static int write_segment(
 		r = source->random(source->context, o.seed, sizeof(o.seed));
 	if (r < 0)
 		return err_errno(e, r, "read random bytes");
-	s.base = mmap(NULL, o.committed, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	s.base = mmap(NULL, (size_t)o.committed, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (s.base == MAP_FAILED)
 		return err_errno(e, -errno, "map the new segment");
 	segment_format(&s, &o);
@@ -282,6 +284,36 @@ int group_open(const char *name, struct group **ret, struct err *e)
 	return r;
 }
 
+int group_open_at(const char *path, struct group **ret, struct err *e)
+{
+	CLEANUP(group_close_p) struct group *g = calloc(1, sizeof(*g));
+	struct stat st = {0};
+	int r;
+
+	if (!g)
+		return err_errno(e, -ENOMEM, "open %s", path);
+	(void)snprintf(g->path, sizeof(g->path), "%s", path);
+	g->fd = open(path, O_RDWR | O_CLOEXEC);
+	if (g->fd < 0 || fstat(g->fd, &st) < 0)
+		return err_errno(e, -errno, "open %s", path);
+	if (st.st_size < SEGMENT_HEADER)
+		return err_set(e, ERR_CORRUPT, "%s is truncated", path);
+	/* A window on another machine's memory can be mapped and not read. */
+	g->segment.base =
+		mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, g->fd, 0);
+	if (g->segment.base == MAP_FAILED) {
+		g->segment.base = NULL;
+		return err_errno(e, -errno, "map %s", path);
+	}
+	r = segment_check(
+		g->segment.base, SEGMENT_HEADER, (uint64_t)st.st_size, &g->segment.size, e);
+	if (r < 0)
+		return r;
+	(void)snprintf(g->name, sizeof(g->name), "%s", segment_header(&g->segment)->group);
+	*ret = TAKE_PTR(g);
+	return 0;
+}
+
 int group_open_or_create(const char *name, struct group **ret, struct err *e)
 {
 	const struct group_options defaults = {0};
@@ -311,6 +343,8 @@ bool member_alive(const struct segment *s, const struct member *m)
 	struct walk w = walk_processes(s, m);
 	const struct process *p;
 
+	if (m->place == MEMBER_IN_GUEST)
+		return atomic_load(&m->state) == MEMBER_RUNNING;
 	/* The first program's process is there before it has joined. */
 	if (kill((pid_t)m->pid, 0) == 0 || errno == EPERM)
 		return true;
@@ -428,7 +462,7 @@ int group_names(char ***ret, struct err *e)
 }
 
 int group_join(struct group *g, const char *member, const char *program, uint32_t run,
-	struct member **ret, struct err *e)
+	enum member_place place, struct member **ret, struct err *e)
 {
 	const struct segment *s = &g->segment;
 	const char *slash = strrchr(program, '/');
@@ -443,6 +477,7 @@ int group_join(struct group *g, const char *member, const char *program, uint32_
 	}
 	m->started_ns = source->clock_ns(source->context, CLOCK_REALTIME);
 	m->pid = (uint32_t)getpid();
+	m->place = place;
 	m->root = segment_offset(s, root);
 	member_shift(m, segment_header(s));
 	*ret = m;

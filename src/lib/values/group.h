@@ -30,6 +30,7 @@ struct group_options {
 	uint64_t size; /* bytes that the segment may grow to; 0: GROUP_SIZE_DEFAULT */
 	enum full_policy full_policy;
 	bool audit_full;
+	bool whole; /* all of it is backed by storage from the start, as guests need it */
 };
 
 /* STATE, made when it is not there. out: PATH_MAX bytes. */
@@ -39,6 +40,11 @@ int state_directory(char *out, struct err *e);
 int group_create(const char *name, const struct group_options *options, struct err *e);
 /* Maps the group's segment after checking it. ERR_NOT_FOUND when there is none. */
 int group_open(const char *name, struct group **ret, struct err *e);
+/*
+ * Maps the segment at a path that belongs to no state folder, such as a guest's window on its
+ * host's memory. Everything in it must be backed by storage already.
+ */
+int group_open_at(const char *path, struct group **ret, struct err *e);
 /* Opens it, made with default options when it does not exist. */
 int group_open_or_create(const char *name, struct group **ret, struct err *e);
 /* Unmaps; the members' mappings are their own. NULL is fine. Returns NULL. */
@@ -52,7 +58,7 @@ void group_names_free(char **names);
 
 /* A new member for a program run by this process; its name valid, or NULL: "m" and its number. */
 int group_join(struct group *g, const char *member, const char *program, uint32_t run,
-	struct member **ret, struct err *e);
+	enum member_place place, struct member **ret, struct err *e);
 /* RUN_VARIABLE's value for the first program of a member: malloc'ed. */
 int group_run_value(const struct group *g, const struct member *m, char **ret, struct err *e);
 /* Whether a process of the member is still there. */

@@ -271,7 +271,7 @@ static int look_once(struct recorder *rec, bool liveness, unsigned int *ret_runn
 	while (r == 0 && (m = member_next(s, &w))) {
 		bool ended;
 
-		if (atomic_load(&m->state) != MEMBER_RUNNING)
+		if (atomic_load(&m->state) == MEMBER_ENDED)
 			continue;
 		/* Nobody has recorded since: it may have been at any time since it began. */
 		if (rec->last_ns == 0)
@@ -279,7 +279,7 @@ static int look_once(struct recorder *rec, bool liveness, unsigned int *ret_runn
 				look.time_ns - MIN(m->started_ns, look.time_ns));
 		/* Before the positions are read, so that the last of them are not missed. */
 		ended = liveness && !member_alive(s, m);
-		if (liveness && !ended)
+		if (liveness && !ended && m->place == MEMBER_HERE)
 			mark_ended(s, m);
 		r = look_at(rec, m, &look);
 		if (r == 0 && ended)
@@ -323,7 +323,7 @@ static bool anybody_running(const struct group *g)
 	const struct member *m;
 
 	while ((m = member_next(&g->segment, &w)))
-		if (atomic_load(&m->state) == MEMBER_RUNNING)
+		if (atomic_load(&m->state) != MEMBER_ENDED)
 			return true;
 	return false;
 }
@@ -396,7 +396,7 @@ static bool all_recorded(const struct group *g)
 		struct walk cursors = walk_cursors(s, m);
 		const struct cursor *c;
 
-		if (atomic_load(&m->state) != MEMBER_RUNNING)
+		if (atomic_load(&m->state) == MEMBER_ENDED)
 			continue;
 		while ((c = cursor_next(s, &cursors)))
 			if (atomic_load(&c->recorded) < atomic_load(&c->position))
