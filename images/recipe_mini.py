@@ -31,11 +31,21 @@ PROGRAMS = {
     "uuid-runtime": ["usr/bin/uuidgen"],
     "openssl": ["usr/bin/openssl"],
 }
-# Dependencies first: insmod does not look for them.
-DISK_MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev",
-                "virtio_pci", "virtio_blk"]
-OTHER_MODULES = ["failover", "net_failover", "virtio_net", "virtio_console", "virtio-rng",
-                 "button", "evdev"]
+# All are loaded by the initramfs in one go: a process each would cost more than the drivers do.
+MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev",
+           "virtio_pci", "virtio_blk", "failover", "net_failover", "virtio_net", "virtio_console",
+           "virtio-rng", "button", "evdev"]
+# Module → what it needs, as in the kernel's modules.dep: the last to be loaded comes first.
+VIRTIO = ["virtio", "virtio_ring"]
+DEPENDENCIES = {
+    "virtio": ["virtio_ring"],
+    "virtio_pci": ["virtio_pci_legacy_dev", "virtio_pci_modern_dev", *VIRTIO],
+    "virtio_blk": VIRTIO,
+    "net_failover": ["failover"],
+    "virtio_net": ["net_failover", "failover", *VIRTIO],
+    "virtio_console": VIRTIO,
+    "virtio-rng": VIRTIO,
+}
 # cryptomgr.notests: the ciphers' self-tests at each start cost half a second without KVM.
 COMMAND_LINE = "console=ttyS0 quiet net.ifnames=0 cryptomgr.notests edd=off"
 
@@ -195,26 +205,32 @@ def add_busybox(tree, busybox):
 
 
 def add_modules(store, folder, release, names, place):
-    """Calls store(path, data) for modules and their order; names are as the files are called."""
-    top = os.path.join(folder, "lib/modules", release, "kernel")
-    paths = {name: os.path.join(base, name) for base, _, files in os.walk(top) for name in files}
+    """Calls store(path, data) for the modules and the modules.dep by which modprobe finds them."""
+    place = f"{place}/{release}"
+    kernel = os.path.join(folder, "lib/modules", release, "kernel")
+    paths = {name: os.path.join(base, name) for base, _, files in os.walk(kernel)
+             for name in files}
     for name in names:
         if name + ".ko" not in paths:
             raise Failure(f"the kernel {release} has no module {name}",
                           "this recipe does not know that kernel: try another --suite")
         store(f"{place}/{name}.ko", read(paths[name + ".ko"]))
-    store(f"{place}/order", "".join(name + "\n" for name in names).encode())
+    dependencies = {name: DEPENDENCIES.get(name, []) for name in names}
+    store(f"{place}/modules.dep",
+          "".join(f"{name}.ko:{''.join(f' {other}.ko' for other in others)}\n"
+                  for name, others in dependencies.items()).encode())
 
 
 def make_initramfs(own, busybox, kernel, release, epoch):
     members = [(name, stat.S_IFDIR | 0o755, b"")
-               for name in ("bin", "dev", "modules", "proc", "root", "sys")]
+               for name in ("bin", "dev", "lib", "lib/modules", "lib/modules/" + release, "proc",
+                            "root", "sys")]
     members += [("dev/console", stat.S_IFCHR | 0o600, (5, 1)),
                 ("bin/busybox", stat.S_IFREG | 0o755, read(busybox)),
                 ("bin/sh", stat.S_IFLNK | 0o777, b"busybox"),
                 ("init", stat.S_IFREG | 0o755, read(own, "init"))]
     add_modules(lambda path, data: members.append((path, stat.S_IFREG | 0o644, data)),
-                kernel, release, DISK_MODULES, "modules")
+                kernel, release, MODULES, "lib/modules")
     return disk.cpio(members, epoch)
 
 
@@ -245,8 +261,6 @@ def build(job):
     tree.file("etc/group", b"root:x:0:\n", 0o644)
     add_programs(tree, packages)
     add_busybox(tree, busybox)
-    add_modules(lambda path, data: tree.file(path, data, 0o644), kernel, release, OTHER_MODULES,
-                "usr/lib/sosie/modules")
     tree.save(job.archive, job.epoch)
 
     command_line = f"root=UUID={disk.identity(job.name)} {COMMAND_LINE}"
