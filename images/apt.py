@@ -43,16 +43,13 @@ def sources_of_machine(suite):
     return lines
 
 
-def inherited_options():
-    return INHERITED.findall(output_of(["apt-config", "dump"]))
-
-
 class Apt:
     """apt on a state folder of its own, one per set of sources."""
 
     def __init__(self, cache, suite, mirror):
         self.sources = [f"deb {mirror} {suite} main"] if mirror else sources_of_machine(suite)
         self.suite = suite
+        self.inherited = INHERITED.findall(output_of(["apt-config", "dump"]))
         name = re.sub(r"[^a-z0-9]+", "-", f"{suite} {mirror or 'own'}".lower()).strip("-")
         self.folder = os.path.join(os.path.abspath(cache), "apt-" + name)
         self.archives = os.path.join(self.folder, "archives")
@@ -99,7 +96,7 @@ class Apt:
             "Acquire::Languages": "none",
         }
         return "".join(f'{name} "{value}";\n'
-                       for name, value in [*settings.items(), *inherited_options()])
+                       for name, value in [*settings.items(), *self.inherited])
 
     def _update(self, age_limit):
         stamp = os.path.join(self.folder, "updated")

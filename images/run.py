@@ -12,7 +12,8 @@ TAIL_LINES = 12    # of a failed program's output, shown to the user
 # Which Debian package has a program that may be missing.
 PROVIDERS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "mcopy": "mtools",
              "mformat": "mtools", "syslinux": "syslinux", "qemu-img": "qemu-utils",
-             "fakeroot": "fakeroot", "dpkg": "dpkg", "apt-get": "apt", "tar": "tar"}
+             "fakeroot": "fakeroot", "dpkg": "dpkg", "apt-get": "apt", "tar": "tar",
+             "openssl": "openssl"}
 
 
 class Failure(Exception):
@@ -33,14 +34,14 @@ def require_programs(names):
         raise Failure("programs are missing", "install them: apt-get install " + " ".join(missing))
 
 
-def run(command, hint=None, **options):
-    """Runs to the end. Its output is kept and shown only when it fails."""
-    options.setdefault("stdin", subprocess.DEVNULL)
+def run(command, hint=None, input=None, **options):
+    """Runs to the end with the input given. Its output is kept and shown only when it fails."""
+    options.setdefault("stdin", subprocess.DEVNULL if input is None else subprocess.PIPE)
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.STDOUT)
     with subprocess.Popen(command, **options) as process:
         try:
-            out, _ = process.communicate()
+            out, _ = process.communicate(input)
         except BaseException:
             process.terminate()
             try:
