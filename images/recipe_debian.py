@@ -20,7 +20,7 @@ PROGRAMS_NEEDED = ["mmdebstrap", "openssl"]
 BOOT_SIZE = 128 * disk.MIB
 DEFAULT_SIZE = 2048 * disk.MIB
 PACKAGES = ["linux-image-cloud-amd64", "initramfs-tools", "lz4", "systemd-sysv",
-            "systemd-resolved", "udev", "dbus", "kmod", "fdisk", "e2fsprogs", "login", "passwd",
+            "udev", "dbus", "kmod", "fdisk", "e2fsprogs", "login", "passwd",
             "iproute2", "iputils-ping", "procps", "ca-certificates"]
 # Documentation stays out, licences stay in.
 DPKG_OPTIONS = ["path-exclude=/usr/share/man/*", "path-exclude=/usr/share/info/*",
