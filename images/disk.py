@@ -13,6 +13,7 @@ a name, so that equal input gives equal disks.
 """
 
 import os
+import re
 import shutil
 import struct
 import tarfile
@@ -28,7 +29,8 @@ MBR_CODE = "/usr/lib/syslinux/mbr/mbr.bin"
 LDLINUX = "/usr/lib/syslinux/modules/bios/ldlinux.c32"
 BOOT_LABEL = "SOSIEBOOT"
 ROOT_LABEL = "sosie-root"
-PROGRAMS = ["mke2fs", "mcopy", "mformat", "syslinux", "qemu-img", "tar"]
+ROOT_INODE, FIRST_INODE = 2, 11
+PROGRAMS = ["mke2fs", "dumpe2fs", "debugfs", "mcopy", "mformat", "syslinux", "qemu-img", "tar"]
 
 
 def identity(name):
@@ -91,6 +93,23 @@ def write_root(raw, boot_size, size, archive, work, name, env):
         shutil.rmtree(tree)
 
 
+def level_times(raw, start, epoch, work, env):
+    """mke2fs copies when each file of the folder was made and looked at; these times go.
+
+    It numbers inodes without gaps; below FIRST_INODE all but the root folder are reserved.
+    """
+    device = f"{raw}?offset={start}"
+    described = run(["dumpe2fs", "-h", device], env=env).decode(errors="replace")
+    count, free = (int(re.search(rf"^{name} *(\d+)$", described, re.M)[1])
+                   for name in ("Inode count:", "Free inodes:"))
+    script = os.path.join(work, "times")
+    with open(script, "w", encoding="ascii") as file:
+        for inode in [ROOT_INODE, *range(FIRST_INODE, count - free + 1)]:
+            for field in ("atime", "ctime", *(["mtime"] if inode == ROOT_INODE else [])):
+                file.write(f"sif <{inode}> {field} @{epoch}\nsif <{inode}> {field}_extra 0\n")
+    run(["debugfs", "-w", "-f", script, device], env=env)
+
+
 def make_image(work, archive, boot_files, boot_size, size, name, epoch, qcow2):
     """Assembles work/raw and converts it to the qcow2 file."""
     if size < BOOT_START + boot_size + 16 * MIB or size % MIB:
@@ -104,6 +123,7 @@ def make_image(work, archive, boot_files, boot_size, size, name, epoch, qcow2):
     write_table(raw, boot_size, size, serial)
     write_boot(raw, boot_size, boot_files, serial, env)
     write_root(raw, boot_size, size, archive, work, name, env)
+    level_times(raw, BOOT_START + boot_size, epoch, work, env)
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2], env=env)
     os.unlink(raw)
 

@@ -10,7 +10,8 @@ STOP_SECONDS = 20  # how long an interrupted program may clean up before it is k
 TAIL_LINES = 12    # of a failed program's output, shown to the user
 
 # Which Debian package has a program that may be missing.
-PROVIDERS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "mcopy": "mtools",
+PROVIDERS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs",
+             "dumpe2fs": "e2fsprogs", "debugfs": "e2fsprogs", "mcopy": "mtools",
              "mformat": "mtools", "syslinux": "syslinux", "qemu-img": "qemu-utils",
              "fakeroot": "fakeroot", "dpkg": "dpkg", "apt-get": "apt", "tar": "tar",
              "openssl": "openssl"}
