@@ -287,7 +287,13 @@ def make_seed(folder):
         "#cloud-config\n"
         "runcmd:\n"
         "  - [sh, -c, 'echo seed-$(hostname)-$(df --output=size -BM / | tail -n1 | tr -d \" M\")"
-        "-$(systemctl is-active sosie-grow.service) >/dev/ttyS0']\n")
+        " >/dev/ttyS0']\n"
+        # As after an update: the boot partition's copy differs from the system's own.
+        "  - mount /boot/loader && echo >>/boot/loader/initrd.img && umount /boot/loader\n"
+        "  - /usr/lib/sosie/copy-kernel\n"
+        "  - mount /boot/loader\n"
+        "  - [sh, -c, 'cmp /initrd.img /boot/loader/initrd.img && cmp /vmlinuz"
+        " /boot/loader/vmlinuz; echo copied-$? >/dev/ttyS0']\n")
     with open(seed, "wb") as file:
         file.truncate(2 << 20)
     subprocess.run(["mformat", "-i", seed, "-v", "CIDATA", "::"], check=True)
@@ -303,9 +309,10 @@ def test_debian_boots_grows_and_obeys_cloud_init(debian, guest, tmp_path):
                 "-netdev", "user,id=n,restrict=on", "-device", "virtio-net-pci,netdev=n",
                 size="3G")
     one.wait_for(rb"(sosie-debian|seeded) login: ")
-    match = one.wait_for(rb"seed-(\w+)-(\d+)-")
+    match = one.wait_for(rb"seed-(\w+)-(\d+)\r")
     assert match[1] == b"seeded"
     assert int(match[2]) > 2600  # MiB: the image's own disk has 2048
+    assert one.wait_for(rb"copied-(\d+)")[1] == b"0"
     one.command("system_powerdown")
     assert one.wait_for_end() == 0
     with open(debian[:-len(".qcow2")] + ".json", encoding="utf-8") as file:
