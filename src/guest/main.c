@@ -24,6 +24,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/reader.h"
+#include "base/source.h"
 #include "guest/protocol.h"
 #include "lib/values/launch.h"
 
@@ -36,6 +37,8 @@
  */
 #define OUT_MAX    (BACKLOG_MAX + 3 * GUEST_SESSIONS * 2 * READ_CHUNK)
 #define READ_CHUNK 16384
+/* A frame that takes longer has lost its end with the host that sent it. */
+#define FRAME_TIME_NS (2 * NSEC_PER_SEC)
 
 struct session {
 	bool used;
@@ -51,7 +54,8 @@ struct session {
 
 struct guest {
 	int port, signals;
-	struct group *group; /* NULL: no shared memory */
+	uint64_t partial_since; /* CLOCK_MONOTONIC ns: a frame has begun and not ended; or 0 */
+	struct group *group;    /* NULL: no shared memory */
 	struct session sessions[GUEST_SESSIONS];
 	struct buf in, out;
 };
@@ -199,6 +203,7 @@ static void become(struct guest *g, struct session *s, char **arguments, const i
 
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)signal(SIGPIPE, SIG_DFL);
 	(void)setsid();
 	if (dup2(ends[0], 0) < 0 || dup2(ends[1], 1) < 0 || dup2(ends[2], 2) < 0)
 		_exit(125);
@@ -364,39 +369,59 @@ static void take_frame(struct guest *g, const uint8_t *bytes, size_t n)
 			take_input(s, &r);
 		break;
 	case GUEST_SIGNAL:
-		if (s && !s->exited && r.left == 1)
-			(void)kill(-s->pid, *r.at);
+		/* Its process group; or itself, while it is not yet the leader of one. */
+		if (s && !s->exited && r.left == 1 && kill(-s->pid, *r.at) < 0)
+			(void)kill(s->pid, *r.at);
 		break;
 	default:
 		log_data(LOG_WARNING, "unknown message", " type=%u", type);
 	}
 }
 
+/* Takes a whole frame from the input. false when there is none. */
+static bool take_next(struct guest *g)
+{
+	struct reader r = reader_init(g->in.data, g->in.size);
+	uint32_t length = reader_u32(&r);
+	const uint8_t *frame;
+
+	if (r.failed)
+		return false;
+	/* Out of step: begin anew. The host repeats its HELLO until it is answered. */
+	if (length < GUEST_FRAME_HEAD - 4 || length > GUEST_FRAME_MAX) {
+		buf_reset(&g->in);
+		return false;
+	}
+	frame = reader_bytes(&r, length);
+	if (!frame)
+		return false;
+	take_frame(g, frame, length);
+	buf_consume(&g->in, g->in.size - r.left);
+	g->partial_since = 0;
+	return true;
+}
+
 static void read_port(struct guest *g)
 {
+	uint64_t now = source_system.clock_ns(NULL, CLOCK_MONOTONIC);
 	char chunk[READ_CHUNK];
 	ssize_t n = read(g->port, chunk, sizeof(chunk));
 
-	if (n <= 0 || buf_append(&g->in, chunk, (size_t)n) < 0)
+	if (n <= 0)
 		return;
-	for (;;) {
-		struct reader r = reader_init(g->in.data, g->in.size);
-		uint32_t length = reader_u32(&r);
-		const uint8_t *frame;
-
-		if (r.failed)
-			return;
-		/* Out of step, as after a host that died in the middle of a frame: begin anew. */
-		if (length < GUEST_FRAME_HEAD - 4 || length > GUEST_FRAME_MAX) {
-			buf_reset(&g->in);
-			return;
-		}
-		frame = reader_bytes(&r, length);
-		if (!frame)
-			return;
-		take_frame(g, frame, length);
-		buf_consume(&g->in, g->in.size - r.left);
+	if (g->partial_since && now - g->partial_since > FRAME_TIME_NS) {
+		g->partial_since = 0;
+		buf_reset(&g->in);
+		return;
 	}
+	if (buf_append(&g->in, chunk, (size_t)n) < 0)
+		buf_reset(&g->in);
+	while (take_next(g))
+		continue;
+	if (g->in.size == 0)
+		g->partial_since = 0;
+	else if (!g->partial_since)
+		g->partial_since = now;
 }
 
 static void write_port(struct guest *g)
