@@ -110,7 +110,7 @@ def level_times(raw, start, epoch, work, env):
     run(["debugfs", "-w", "-f", script, device], env=env)
 
 
-def make_image(work, archive, boot_files, boot_size, size, name, epoch, qcow2):
+def make_image(work, archive, boot_files, boot_size, size, name, epoch, qcow2, compressed):
     """Assembles work/raw and converts it to the qcow2 file."""
     if size < BOOT_START + boot_size + 16 * MIB or size % MIB:
         raise Failure(f"a disk of {size} bytes is too small", "give a larger --size")
@@ -124,7 +124,8 @@ def make_image(work, archive, boot_files, boot_size, size, name, epoch, qcow2):
     write_boot(raw, boot_size, boot_files, serial, env)
     write_root(raw, boot_size, size, archive, work, name, env)
     level_times(raw, BOOT_START + boot_size, epoch, work, env)
-    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2], env=env)
+    packing = ["-c", "-o", "compression_type=zstd"] if compressed else []
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", *packing, raw, qcow2], env=env)
     os.unlink(raw)
 
 

@@ -19,6 +19,7 @@ from run import Failure, run, say
 PROGRAMS_NEEDED = ["mmdebstrap", "openssl"]
 BOOT_SIZE = 128 * disk.MIB
 DEFAULT_SIZE = 2048 * disk.MIB
+COMPRESSED = True
 PACKAGES = ["linux-image-cloud-amd64", "initramfs-tools", "lz4", "systemd-sysv",
             "udev", "dbus", "kmod", "fdisk", "e2fsprogs", "login", "passwd",
             "iproute2", "iputils-ping", "procps", "ca-certificates"]
