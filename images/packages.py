@@ -49,6 +49,7 @@ class Apt:
     def __init__(self, cache, suite, mirror):
         self.sources = [f"deb {mirror} {suite} main"] if mirror else sources_of_machine(suite)
         self.suite = suite
+        self.versions = {}
         self.inherited = INHERITED.findall(output_of(["apt-config", "dump"]))
         name = re.sub(r"[^a-z0-9]+", "-", f"{suite} {mirror or 'own'}".lower()).strip("-")
         self.folder = os.path.join(os.path.abspath(cache), "apt-" + name)
@@ -110,6 +111,7 @@ class Apt:
         say(f"fetching the package lists of {self.suite}")
         run(["apt-get", "update", "-q", "--error-on=any"], env=self.environment,
             hint="check the network, --suite and --mirror")
+        self.versions.clear()
         self._write("updated", "\n".join(self.sources))
 
     def knows(self, package):
@@ -132,9 +134,11 @@ class Apt:
         return DEPENDENCY.findall(text)
 
     def version(self, package):
-        text = output_of(["apt-cache", "show", "--no-all-versions", package],
-                         env=self.environment)
-        return re.search(r"^Version: (\S+)$", text, re.M).group(1)
+        if package not in self.versions:
+            text = output_of(["apt-cache", "show", "--no-all-versions", package],
+                             env=self.environment)
+            self.versions[package] = re.search(r"^Version: (\S+)$", text, re.M)[1]
+        return self.versions[package]
 
     def fetch(self, package):
         """Downloads the package unless the cache has this very version; returns its path."""

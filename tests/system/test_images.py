@@ -87,8 +87,9 @@ class Guest:
         connection.settimeout(HANG)
         return connection
 
-    def command(self, name):
-        self.qmp.sendall(json.dumps({"execute": name}).encode() + b"\n")
+    def command(self, name, **arguments):
+        line = json.dumps({"execute": name, "arguments": arguments})
+        self.qmp.sendall(line.encode() + b"\n")
 
     def wait_for(self, pattern):
         """Reads the console up to the pattern; returns the match and forgets what was before."""
@@ -186,6 +187,12 @@ def test_mini_keeps_files_over_a_reboot_and_powers_off(mini, guest):
     assert one.run("cat /root/file") == "kept\n"
     assert "1" in one.run("dmesg | grep -c 'EXT4-fs (vda2): mounted'")
     assert one.run("dmesg | grep -c 'recovery complete'", status=1) == "0\n"
+    one.run("echo again >/root/file")
+    one.command("send-key", keys=[{"type": "qcode", "data": key}
+                                  for key in ("ctrl", "alt", "delete")])
+    one.wait_for(rb"sosie-mini: up")
+    one.wait_for(PROMPT)
+    assert one.run("cat /root/file") == "again\n"
     one.command("system_powerdown")
     assert one.wait_for_end() == 0
 
