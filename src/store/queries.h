@@ -103,6 +103,7 @@
 	X(HOST_SEEN, "UPDATE hosts SET last_seen = $2 WHERE id = $1") \
 	X(HOST_TAKE_EVENTS, \
 		"UPDATE hosts SET event_sequence = $2 WHERE id = $1 AND event_sequence < $2") \
+	X(HOST_WAKE, "UPDATE hosts SET desired_revision = $2 WHERE id = $1") \
 	X(HOST_TOUCH_OF_INSTANCE, \
 		"UPDATE hosts SET desired_revision = $2 " \
 		"WHERE id = (SELECT host_id FROM instances WHERE id = $1)") \
