@@ -20,6 +20,7 @@
 
 struct control {
 	struct sosied *d;
+	sd_event_source *tick;
 	uint64_t ticks;
 	uint64_t looked_ns; /* CLOCK_REALTIME, at hosts */
 };
@@ -133,6 +134,14 @@ static int on_tick(void *userdata)
 	return 0;
 }
 
+void control_free(struct control *k)
+{
+	if (!k)
+		return;
+	loop_drop(&k->tick);
+	free(k);
+}
+
 int control_start(struct sosied *d, struct err *e)
 {
 	struct control *k = calloc(1, sizeof(*k));
@@ -141,10 +150,7 @@ int control_start(struct sosied *d, struct err *e)
 	if (!k)
 		return err_errno(e, -ENOMEM, "start the controllers");
 	*k = (struct control){.d = d, .looked_ns = realtime_ns(d)};
-	r = loop_every(d->event, TICK_NS, on_tick, k, &d->tick);
-	if (r < 0)
-		free(k);
-	else
-		(void)sd_event_source_set_destroy_callback(d->tick, free);
+	d->control = k;
+	r = loop_every(d->event, TICK_NS, on_tick, k, &k->tick);
 	return r < 0 ? err_errno(e, r, "start the controllers") : 0;
 }

@@ -24,6 +24,7 @@
 #define REQUEST_BODY_MAX       (1U << 20)
 #define SECRET_SIZE            80 /* a bearer token's text, with its NUL */
 
+struct control;
 struct feed;
 struct sessions;
 struct limiter;
@@ -41,7 +42,7 @@ struct sosied {
 	struct feed *feed;
 	struct sessions *sessions;
 	struct digests *digests;
-	sd_event_source *tick;
+	struct control *control;
 };
 
 /* feed.c: whoever waits for changes of the store is looked at when the loop comes round. */
@@ -49,6 +50,7 @@ void feed_kick(struct sosied *d);
 
 /* control.c */
 int control_start(struct sosied *d, struct err *e);
+void control_free(struct control *control);
 /* Whether the host has been heard of within the time limit. */
 bool host_heard(const struct sosied *d, const struct store_host *host);
 

@@ -337,7 +337,7 @@ int route_images_upload(struct call *c, json_t **ret, struct err *e)
 
 	if (!u)
 		return err_set(e, ERR_USAGE, "the request has no body");
-	if (!name_valid(c->params[0]) || (version && !name_valid(version)))
+	if (!name_valid(c->params[0]) || is_id(c->params[0]) || (version && !name_valid(version)))
 		return err_set(e, ERR_INVALID, "an image's name and version are %s", name_rule);
 	if (public && strcmp(public, "false") != 0 && !call_is_provider(c))
 		return err_set(e, ERR_FORBIDDEN, "only the provider makes images public");

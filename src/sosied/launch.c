@@ -357,8 +357,8 @@ static int make_member(const struct launch *l, const struct store_instance *i, s
 	COPY(m.tenant_id, i->tenant_id);
 	COPY(m.group_id, l->group.id);
 	COPY(m.name, i->name);
+	/* Its host is its instance's: kept there alone, they cannot disagree. */
 	COPY(m.instance_id, i->id);
-	COPY(m.host_id, i->host_id);
 	return store_member_create(l->c->d->store, &m, e);
 }
 

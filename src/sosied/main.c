@@ -256,7 +256,7 @@ static void stop(struct sosied *d)
 {
 	/* First the server: whoever waits is told by its callbacks. */
 	http_server_free(d->server);
-	loop_drop(&d->tick);
+	control_free(d->control);
 	sessions_free(d->sessions);
 	feed_free(d->feed);
 	digests_free(d->digests);
