@@ -96,6 +96,10 @@ static const struct json_field seen_fields[] = {
 		.type = JSON_FIELD_INTEGER,
 		.max = INT64_MAX,
 		.description = "how many of the reboots asked for are done"},
+	{.name = "starts",
+		.type = JSON_FIELD_INTEGER,
+		.max = INT64_MAX,
+		.description = "how many of the starts asked for are done"},
 	{.name = "pid", .type = JSON_FIELD_INTEGER, .max = INT64_MAX, .description = "of QEMU"},
 	{.name = "reason",
 		.type = JSON_FIELD_STRING,
@@ -244,6 +248,9 @@ static int enrol(struct call *c, struct store_host *h, struct err *e)
 	r = describe_host(c, &row, e);
 	if (r == 0)
 		r = store_host_create(c->d->store, &row, e);
+	/* So that no revision is 0: an agent that says 0 knows nothing and is answered. */
+	if (r == 0)
+		r = store_host_wake(c->d->store, row.id, e);
 	if (r == 0)
 		r = event_add(c->d->store, "", "host.enrolled", row.id,
 			json_pack("{s:s}", "name", row.name), e);

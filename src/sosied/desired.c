@@ -75,6 +75,7 @@ static int instance_part(
 		json_decref(group);
 		return err_errno(e, -ENOMEM, "describe an instance");
 	}
+	(void)json_object_set_new(j, "starts", json_u64(i->desired_starts));
 	(void)json_object_set_new(j, "cores", json_u64(i->cores));
 	(void)json_object_set_new(j, "memory_mib", json_u64(i->memory >> 20));
 	(void)json_object_set_new(j, "disk_bytes", json_u64(i->disk));

@@ -178,6 +178,7 @@ static int act(struct call *c, enum life_action action, json_t **ret, struct err
 		return r;
 	i.desired = desires[wish];
 	i.desired_boot += action == LIFE_REBOOT;
+	i.desired_starts += action == LIFE_START;
 	r = store_instance_desire(c->d->store, c->scope, &i, e);
 	if (r == 0 && action == LIFE_START && !i.host_id[0])
 		r = instance_place(c->d, &i, e);

@@ -378,7 +378,8 @@ def test_images_are_kept_by_digest_and_given_to_the_hosts_that_need_them(control
 def test_what_is_asked_for_reaches_the_host_and_what_it_says_comes_back(control):
     agent = Agent(control, "h1")
     control.make_image()
-    assert agent.poll() is None, "nothing is asked of it"
+    assert not agent.poll()["instances"], "what is known to be nothing is told too"
+    assert agent.poll() is None, "and once"
     waiting = threading.Thread(target=lambda: agent.poll(wait=30))
     waiting.start()
     launch(control, "web", cores=2, memory_mib=128, user_data="#cloud-config\n",
