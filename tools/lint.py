@@ -17,6 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Which folder of src/ may include which others, besides itself: ARCHITECTURE.md, "Floors".
 FLOORS = {
     "base": [],
+    "core/platform": ["base"],
     "core/values": ["base"],
     "io": ["base"],
     "store": ["base"],

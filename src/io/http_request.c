@@ -58,6 +58,8 @@ void http_request_finish(struct http_request *q)
 		free(q->header_names[i]);
 		free(q->header_values[i]);
 	}
+	if (q->release)
+		q->release(q->part_userdata);
 	buf_free(&q->body);
 	buf_free(&q->backlog);
 	free(q);
@@ -120,6 +122,21 @@ int http_body_json(const struct http_request *q, json_t **ret, struct err *e)
 	const struct json_limits limits = {.max_bytes = q->body.max};
 
 	return json_parse(buf_text(&q->body), q->body.size, &limits, ret, e);
+}
+
+void http_take_body(struct http_request *q, uint64_t max, http_part_fn part,
+	void (*release)(void *userdata), void *userdata)
+{
+	assert(q->state == REQUEST_BODY && !q->part);
+	q->part = part;
+	q->release = release;
+	q->part_userdata = userdata;
+	q->part_max = max;
+}
+
+void *http_taken_body(const struct http_request *q)
+{
+	return q->part_userdata;
 }
 
 const char *http_peer(const struct http_request *q)
@@ -190,6 +207,17 @@ void http_answer(struct http_request *q, unsigned int status, const char *conten
 	set_answer(q, status, content_type, response);
 }
 
+void http_answer_file(
+	struct http_request *q, unsigned int status, const char *content_type, int fd, uint64_t n)
+{
+	struct MHD_Response *response = MHD_create_response_from_fd64(n, fd);
+
+	if (!response)
+		(void)close(fd);
+	q->gone = NULL;
+	set_answer(q, status, content_type, response);
+}
+
 void http_answer_json(struct http_request *q, unsigned int status, json_t *value)
 {
 	CLEANUP_FREE char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
@@ -215,6 +243,8 @@ void http_request_answer_refusal(struct http_request *q)
 {
 	q->state = REQUEST_HANDLING;
 	q->connection->server->counters.refused++;
+	if (q->refused == 401)
+		(void)http_answer_header(q, "WWW-Authenticate", "Bearer");
 	http_answer_json(q, q->refused, json_from_err(&q->refusal));
 }
 
@@ -308,6 +338,11 @@ int http_stream_event(struct http_request *q, const char *id, const char *name, 
 		return r;
 	/* One that is too long even alone cuts the client off like a backlog that is. */
 	return http_stream_push(q, text.data, r < 0 ? q->backlog.max + 1 : text.size);
+}
+
+size_t http_stream_backlog(const struct http_request *q)
+{
+	return q->backlog.size - q->taken;
 }
 
 void http_stream_end(struct http_request *q)

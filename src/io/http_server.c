@@ -272,6 +272,12 @@ static enum MHD_Result queue_answer(struct http_request *q)
 	return r;
 }
 
+static void refuse_with(struct http_request *q, const struct err *why)
+{
+	http_request_refuse(
+		q, (unsigned int)err_http_status(why->code), why->code, why->message, why->hint);
+}
+
 static void take_method(struct http_request *q, const char *name)
 {
 	for (unsigned int i = 0; i < HTTP_METHODS; i++) {
@@ -282,6 +288,16 @@ static void take_method(struct http_request *q, const char *name)
 	}
 	http_request_refuse(q, 501, ERR_USAGE, "this method is not implemented",
 		"GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS are");
+}
+
+/* Lets the user look at the headers, and refuse. */
+static void ask_head(struct http_request *q)
+{
+	struct http_server *s = q->connection->server;
+	struct err why = {.code = ERR_INTERNAL};
+
+	if (s->options.head && !s->stopping && s->options.head(q, s->userdata, &why) < 0)
+		refuse_with(q, &why);
 }
 
 /* The headers are there. True when the request is to be answered without its body. */
@@ -302,12 +318,29 @@ static bool check_head(struct http_request *q, const char *method)
 			"the request has both Content-Length and Transfer-Encoding", "");
 	if (length && parse_u64(length, UINT64_MAX, &size) < 0)
 		http_request_refuse(q, 400, ERR_USAGE, "Content-Length is not a number", "");
-	if (size <= o->max_body)
-		return false;
-	http_request_refuse(q, 413, ERR_TOO_LARGE, "the request's body is too large", "");
+	if (!q->refused)
+		ask_head(q);
+	if (size > (q->part ? q->part_max : o->max_body))
+		http_request_refuse(q, 413, ERR_TOO_LARGE, "the request's body is too large", "");
 	/* Read a moderate rest, so that a client that first sends and then reads gets its answer.
 	 */
-	return http_header(q, "Expect") || size > o->max_body + HTTP_DRAIN_MAX;
+	return q->refused && (http_header(q, "Expect") || size > o->max_body + HTTP_DRAIN_MAX);
+}
+
+static enum MHD_Result take_part(struct http_request *q, const char *bytes, size_t n)
+{
+	struct http_server *s = q->connection->server;
+	struct err why = {.code = ERR_INTERNAL};
+
+	if (n > q->part_max - q->part_size) {
+		http_request_refuse(q, 413, ERR_TOO_LARGE, "the request's body is too large", "");
+		return MHD_YES;
+	}
+	q->part_size += n;
+	(void)loop_rearm(q->connection->deadline, s->options.timeout_s * (uint64_t)NSEC_PER_SEC);
+	if (q->part(q, bytes, n, q->part_userdata, &why) < 0)
+		refuse_with(q, &why);
+	return MHD_YES;
 }
 
 static enum MHD_Result take_body(struct http_request *q, const char *bytes, size_t n)
@@ -318,6 +351,8 @@ static enum MHD_Result take_body(struct http_request *q, const char *bytes, size
 		q->drained += n;
 		return q->drained > q->body.max + HTTP_DRAIN_MAX ? MHD_NO : MHD_YES;
 	}
+	if (q->part)
+		return take_part(q, bytes, n);
 	r = buf_append(&q->body, bytes, n);
 	if (r == -E2BIG)
 		http_request_refuse(q, 413, ERR_TOO_LARGE, "the request's body is too large", "");

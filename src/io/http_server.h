@@ -55,6 +55,14 @@ typedef void (*http_handler_fn)(struct http_request *request, void *userdata);
  * request must not be used after this call.
  */
 typedef void (*http_gone_fn)(struct http_request *request, void *userdata);
+/*
+ * Called with a request's headers, before its body, so that a large body can be taken in pieces by
+ * http_take_body() or be refused unread. A negative errno refuses the request with *e.
+ */
+typedef int (*http_head_fn)(struct http_request *request, void *userdata, struct err *e);
+/* The next n bytes of a body. A negative errno refuses the request with *e. */
+typedef int (*http_part_fn)(
+	struct http_request *request, const void *bytes, size_t n, void *userdata, struct err *e);
 
 /* Zero or NULL means the default, in brackets. */
 struct http_server_options {
@@ -78,6 +86,7 @@ struct http_server_options {
 	 */
 	unsigned int timeout_s;
 	size_t max_backlog; /* bytes a stream may be behind its client [256 KiB] */
+	http_head_fn head;  /* [none] */
 };
 
 /* Counters since the start. */
@@ -121,6 +130,15 @@ const char *http_bearer(const struct http_request *request);
 const void *http_body(const struct http_request *request, size_t *ret_size);
 /* The body as JSON within its own size limit. The caller drops the value. */
 int http_body_json(const struct http_request *request, json_t **ret, struct err *e);
+/*
+ * From within the head callback only: the body, of at most max bytes whatever max_body says, goes
+ * to `part` instead of into memory, and the time limit counts from its last piece. The handler is
+ * called at its end. release is called once when the request is over, however it ends.
+ */
+void http_take_body(struct http_request *request, uint64_t max, http_part_fn part,
+	void (*release)(void *userdata), void *userdata);
+/* What was given to http_take_body(), or NULL. */
+void *http_taken_body(const struct http_request *request);
 /* "127.0.0.1:4711", "[::1]:4711" or "unix:pid=1,uid=0", for logs. */
 const char *http_peer(const struct http_request *request);
 /* The user at the other end of a unix socket; false for TCP. */
@@ -142,6 +160,9 @@ void http_answer(struct http_request *request, unsigned int status, const char *
 	const void *body, size_t n);
 /* Takes the reference to value; NULL (out of memory while it was made) answers 500. */
 void http_answer_json(struct http_request *request, unsigned int status, json_t *value);
+/* The first n bytes of the file; fd is taken, whatever happens. */
+void http_answer_file(struct http_request *request, unsigned int status, const char *content_type,
+	int fd, uint64_t n);
 /* {"error":…} with the HTTP status that the code stands for. */
 void http_answer_error(struct http_request *request, const struct err *e);
 
@@ -162,6 +183,8 @@ int http_stream_push(struct http_request *request, const void *bytes, size_t n);
  */
 int http_stream_event(
 	struct http_request *request, const char *id, const char *name, const char *data);
+/* Bytes queued that the client has not taken yet: who has much to push waits for it to shrink. */
+size_t http_stream_backlog(const struct http_request *request);
 /* Ends the stream when everything queued is sent. The request must not be used afterwards. */
 void http_stream_end(struct http_request *request);
 

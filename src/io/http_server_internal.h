@@ -31,6 +31,11 @@ struct http_request {
 	enum http_method method;
 	const char *path; /* MHD's, valid until completion */
 	struct buf body;
+	/* Where the body goes instead, when part is set; release belongs to it. */
+	http_part_fn part;
+	void (*release)(void *userdata);
+	void *part_userdata;
+	uint64_t part_max, part_size;
 	uint64_t drained;     /* body bytes thrown away because the request is refused */
 	unsigned int refused; /* HTTP status, 0: not refused */
 	struct err refusal;   /* why, when refused */

@@ -133,6 +133,11 @@ int store_host_touch(struct store *s, enum store_query q, const char *id, struct
 	return store_exec(s, q, STORE_VALUES(store_text(id), store_integer(revision)), NULL, e);
 }
 
+int store_host_wake(struct store *s, const char *id, struct err *e)
+{
+	return store_host_touch(s, HOST_WAKE, id, e);
+}
+
 int store_host_delete(struct store *s, const char *id, struct err *e)
 {
 	return entity_delete(s, &host_entity, HOST_DELETE, STORE_VALUES(store_text(id)), e);

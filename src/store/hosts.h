@@ -62,6 +62,8 @@ int store_host_seen(struct store *s, const char *id, struct err *e);
  * does so. ERR_CONFLICT when they had been before.
  */
 int store_host_take_events(struct store *s, const char *id, uint64_t sequence, struct err *e);
+/* Raises its desired_revision, for a change that the store does not see by itself. */
+int store_host_wake(struct store *s, const char *id, struct err *e);
 /* ERR_CONFLICT while anything is on it. */
 int store_host_delete(struct store *s, const char *id, struct err *e);
 

@@ -25,6 +25,7 @@ static const struct field instance_fields[] = {
 	INTEGER(store_instance, disk),
 	ENUM(store_instance, desired, &store_desired_states),
 	INTEGER(store_instance, desired_boot),
+	INTEGER(store_instance, desired_starts),
 	INTEGER(store_instance, desired_revision),
 	ENUM(store_instance, observed, &store_observed_states),
 	INTEGER(store_instance, observed_boot),
@@ -129,8 +130,9 @@ int store_instance_desire(
 		STORE_VALUES(store_text(instance->id), store_integer(instance->revision),
 			store_text(desired), store_integer(instance->desired_boot),
 			store_integer(instance->cores), store_integer(instance->memory),
-			store_integer(instance->disk), store_integer(revision),
-			store_text(scope_first(scope)), store_text(scope_last(scope))),
+			store_integer(instance->disk), store_integer(instance->desired_starts),
+			store_integer(revision), store_text(scope_first(scope)),
+			store_text(scope_last(scope))),
 		INSTANCE_GET, STORE_VALUES(SCOPED_ID(scope, instance->id)), e);
 	if (r == 0)
 		r = store_host_touch(s, HOST_TOUCH_OF_INSTANCE, instance->id, e);

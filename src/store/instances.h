@@ -49,6 +49,7 @@ struct store_instance {
 	unsigned int desired;      /* enum store_desired */
 	unsigned int observed;     /* enum store_observed */
 	uint64_t desired_boot;     /* raised to ask for a reboot */
+	uint64_t desired_starts;   /* raised to ask for a start */
 	uint64_t desired_revision; /* of the last change that its host must see */
 	uint64_t observed_boot;
 	uint64_t observed_revision; /* the desired revision that the report is about */
@@ -74,8 +75,9 @@ int store_instance_user_data(
 	struct store *s, struct store_scope scope, const char *id, struct buf *out, struct err *e);
 
 /*
- * Writes desired, desired_boot, cores, memory and disk, if the revision is still the same; sets
- * desired_revision and revision. Reserving what a larger size needs is the caller's part.
+ * Writes desired, desired_boot, desired_starts, cores, memory and disk, if the revision is still
+ * the same; sets desired_revision and revision. Reserving what a larger size needs is the caller's
+ * part.
  */
 int store_instance_desire(
 	struct store *s, struct store_scope scope, struct store_instance *instance, struct err *e);

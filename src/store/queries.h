@@ -30,8 +30,8 @@
 	"revision"
 #define INSTANCE_COLUMNS \
 	"id, tenant_id, name, image_id, group_id, host_id, cores, memory, disk, desired, " \
-	"desired_boot, desired_revision, observed, observed_boot, observed_revision, " \
-	"observed_at, reason, created, revision"
+	"desired_boot, desired_starts, desired_revision, observed, observed_boot, " \
+	"observed_revision, observed_at, reason, created, revision"
 #define VOLUME_COLUMNS \
 	"id, tenant_id, name, kind, format, size, host_id, instance_id, location, epoch, " \
 	"state, created, revision"
@@ -63,6 +63,7 @@
 #define VALUES_18 VALUES_13 ", $14, $15, $16, $17, $18"
 #define VALUES_19 VALUES_18 ", $19"
 #define VALUES_20 VALUES_19 ", $20"
+#define VALUES_21 VALUES_20 ", $21"
 
 #define STORE_QUERY_TABLE(X) \
 	/* the schema and the counter */ \
@@ -103,6 +104,7 @@
 	X(HOST_SEEN, "UPDATE hosts SET last_seen = $2 WHERE id = $1") \
 	X(HOST_TAKE_EVENTS, \
 		"UPDATE hosts SET event_sequence = $2 WHERE id = $1 AND event_sequence < $2") \
+	X(HOST_WAKE, "UPDATE hosts SET desired_revision = $2 WHERE id = $1") \
 	X(HOST_TOUCH_OF_INSTANCE, \
 		"UPDATE hosts SET desired_revision = $2 " \
 		"WHERE id = (SELECT host_id FROM instances WHERE id = $1)") \
@@ -198,7 +200,7 @@
 	X(MEMBER_DELETE_OF_INSTANCE, "DELETE FROM members WHERE instance_id = $1") \
 	/* instances */ \
 	X(INSTANCE_INSERT, \
-		"INSERT INTO instances (" INSTANCE_COLUMNS ", user_data) VALUES (" VALUES_20 ")") \
+		"INSERT INTO instances (" INSTANCE_COLUMNS ", user_data) VALUES (" VALUES_21 ")") \
 	X(INSTANCE_GET, \
 		"SELECT " INSTANCE_COLUMNS " FROM instances " \
 		"WHERE id = $1 AND tenant_id BETWEEN $2 AND $3") \
@@ -217,9 +219,9 @@
 		"WHERE host_id = $1 AND desired_revision > $2 ORDER BY desired_revision LIMIT $3") \
 	X(INSTANCE_DESIRE, \
 		"UPDATE instances SET desired = $3, desired_boot = $4, cores = $5, memory = $6, " \
-		"disk = $7, " \
-		"desired_revision = $8, revision = $8 " \
-		"WHERE id = $1 AND revision = $2 AND tenant_id BETWEEN $9 AND $10") \
+		"disk = $7, desired_starts = $8, " \
+		"desired_revision = $9, revision = $9 " \
+		"WHERE id = $1 AND revision = $2 AND tenant_id BETWEEN $10 AND $11") \
 	X(INSTANCE_PLACE, \
 		"UPDATE instances SET host_id = $3, desired_revision = $4, revision = $4 " \
 		"WHERE id = $1 AND revision = $2") \

@@ -205,8 +205,8 @@ struct member {
 	uint64_t started_ns;
 	int64_t shift_mono_ns; /* what its host's CLOCK_MONOTONIC is ahead of the group's */
 	int64_t shift_boot_ns;
-	uint64_t root; /* lineage of its first program */
-	uint32_t pid;  /* of its first program */
+	uint64_t root;  /* lineage of its first program */
+	uint32_t pid;   /* of its first program */
 	uint32_t place; /* enum member_place */
 	_Atomic uint32_t state;
 	_Atomic uint32_t diverged;
