@@ -82,7 +82,7 @@ def compiled():
     with open(os.path.join(ROOT, "build", "compile_commands.json"), encoding="utf-8") as database:
         entries = json.load(database)
     names = {os.path.relpath(os.path.join(entry["directory"], entry["file"]), ROOT)
-             for entry in entries}
+             for entry in entries if entry["file"].endswith(".c")}
     return sorted(names)
 
 

@@ -29,6 +29,8 @@ struct http_pending {
 	struct http_reply reply;
 	struct http_events events;
 	bool wants_events;
+	http_data_fn on_data;
+	void *on_data_userdata;
 	bool streaming; /* the answer is an event stream */
 	int failed;     /* why a callback of ours ended the transfer */
 	char reason[CURL_ERROR_SIZE];
@@ -127,6 +129,8 @@ static size_t on_body(char *bytes, size_t one, size_t n, void *userdata)
 	(void)curl_easy_getinfo(p->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (p->streaming && status == 200)
 		p->failed = http_events_feed(&p->events, bytes, n);
+	else if (p->on_data && status == 200)
+		p->failed = p->on_data(bytes, n, p->on_data_userdata);
 	else
 		p->failed = buf_append(&p->reply.body, bytes, n);
 	return p->failed < 0 ? 0 : n;
@@ -240,6 +244,8 @@ static int pending_new(const struct http_call *call, struct http_pending **ret)
 		return -ENOMEM;
 	p->reply.body = BUF_INIT(call->max_response ? call->max_response : HTTP_RESPONSE_MAX);
 	p->wants_events = call->on_event;
+	p->on_data = call->on_data;
+	p->on_data_userdata = call->on_data_userdata;
 	http_events_init(&p->events, call->on_event, call->on_event_userdata);
 	p->easy = curl_easy_init();
 	if (!p->easy)

@@ -41,6 +41,9 @@ struct http_event {
  */
 typedef int (*http_event_fn)(const struct http_event *event, void *userdata);
 
+/* A negative errno ends the call with it. Rules as for http_event_fn. */
+typedef int (*http_data_fn)(const void *bytes, size_t n, void *userdata);
+
 /* One call; read when it is started, not kept. NULL or zero means the default, in brackets. */
 struct http_call {
 	const char *method;       /* ["GET"] */
@@ -63,6 +66,12 @@ struct http_call {
 	 */
 	http_event_fn on_event;
 	void *on_event_userdata;
+	/*
+	 * When set, and the answer is 200, its body comes here as it arrives, for what is too large
+	 * to be held; then as above. One of the two.
+	 */
+	http_data_fn on_data;
+	void *on_data_userdata;
 };
 
 /* The outcome; valid during the callback, or until http_reply_free(). */

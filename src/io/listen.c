@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -129,4 +130,14 @@ int connect_unix(const char *path, int *ret_fd, struct err *e)
 		return err_errno(e, -errno, "connect to %s", path);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
+}
+
+int connect_unix_at(int directory, const char *name, int *ret_fd, struct err *e)
+{
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	int n = snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", directory, name);
+
+	if (n < 0 || (size_t)n >= sizeof(path))
+		return err_errno(e, -ENAMETOOLONG, "connect to %s", name);
+	return connect_unix(path, ret_fd, e);
 }

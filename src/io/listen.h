@@ -20,5 +20,7 @@ int listen_tcp(const char *address, uint16_t port, int *ret_fd, uint16_t *ret_po
 int listen_unix(const char *path, unsigned int mode, int *ret_fd, struct err *e);
 /* Connects to such a socket, blocking only as connect(2) to a unix socket does. */
 int connect_unix(const char *path, int *ret_fd, struct err *e);
+/* The same for a socket in an open directory, whose path may then be of any length. */
+int connect_unix_at(int directory, const char *name, int *ret_fd, struct err *e);
 
 #endif
