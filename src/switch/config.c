@@ -388,6 +388,28 @@ static int add_rule(struct config *c, const struct rule *rule, struct err *e)
 	return 0;
 }
 
+/*
+ * The gateway's address is the host's loopback to libslirp. Answers to what the host opened (a
+ * published port, used on the host itself) must pass, and nothing else may: which is what a rule
+ * says, whereas libslirp's own switch for it would stop the answers of UDP too.
+ */
+static int add_loopback_rules(struct config *c, struct err *e)
+{
+	struct rule rule = {.direction = DIRECTION_OUT,
+		.deny = true,
+		.last_port = UINT16_MAX,
+		.local = CIDR_ANY,
+		.peer = {c->gateway, IP4_BROADCAST}};
+	int r;
+
+	if (c->host_loopback)
+		return 0;
+	rule.protocol = PROTOCOL_TCP;
+	r = add_rule(c, &rule, e);
+	rule.protocol = PROTOCOL_UDP;
+	return r < 0 ? r : add_rule(c, &rule, e);
+}
+
 /* A published port is a rule too: to publish and then to deny would help nobody. */
 static int parse_publish(
 	const json_t *network, const json_t *local, struct config *c, struct err *e)
@@ -500,6 +522,8 @@ int config_parse(json_t *document, struct config **ret, struct err *e)
 		r = parse_ports(network, c, e);
 	if (r == 0)
 		r = parse_nics(local, c, e);
+	if (r == 0)
+		r = add_loopback_rules(c, e);
 	if (r == 0)
 		r = parse_publish(network, local, c, e);
 	if (r == 0)

@@ -83,7 +83,7 @@ struct config {
 	bool host_loopback;     /* the gateway's address leads to this host's loopback */
 	struct cidr forbidden[FORBIDDEN_MAX]; /* not to be reached by the way out */
 	size_t forbidden_count;
-	struct rules rules; /* those for published ports first */
+	struct rules rules; /* the switch's own first */
 	struct publish publish[PUBLISH_MAX];
 	size_t publish_count;
 	struct port *port; /* by ascending address */

@@ -146,12 +146,10 @@ static int apply_outside(struct network *n, const struct config *config, struct 
 		.host = config->gateway,
 		.nameserver = RESOLVER_IP,
 		.mac = n->router,
-		.mtu = config->mtu,
-		.host_loopback = config->host_loopback};
+		.mtu = config->mtu};
 	int r;
 
-	if (n->config && (n->config->outside != config->outside ||
-				 n->config->host_loopback != config->host_loopback)) {
+	if (n->config && n->config->outside != config->outside) {
 		n->published_count = 0;
 		stack_free(n->outside);
 		n->outside = NULL;

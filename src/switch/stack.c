@@ -329,7 +329,7 @@ int stack_new(sd_event *event, const struct stack_options *options, stack_output
 		.vnameserver = in_addr_of(options->nameserver),
 		.if_mtu = options->mtu,
 		.if_mru = options->mtu,
-		.disable_host_loopback = !options->host_loopback,
+		.disable_host_loopback = options->isolated,
 		.disable_dns = options->nameserver == 0,
 		.disable_dhcp = true,
 	};

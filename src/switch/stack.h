@@ -20,12 +20,11 @@ struct stack;
 
 struct stack_options {
 	struct cidr network;
-	uint32_t host;       /* the stack's own address */
+	uint32_t host;       /* the stack's own address; it leads to this host's 127.0.0.1 */
 	uint32_t nameserver; /* leads to the resolver of /etc/resolv.conf; 0: none */
 	struct mac mac;      /* at which the stack believes everybody to be */
 	uint16_t mtu;
-	bool isolated;      /* nothing is reached but what stack_serve() names */
-	bool host_loopback; /* `host` leads to 127.0.0.1 */
+	bool isolated; /* nothing is reached but what stack_serve() names */
 };
 
 /*

@@ -14,7 +14,7 @@
 
 #include "core/net/frame.h"
 
-#define RULES_MAX       512  /* of a network, those made for published ports included */
+#define RULES_MAX       512  /* of a network, the switch's own included */
 #define CONNECTIONS_MAX 4096 /* of a NIC */
 #define FRAGMENTED_MAX  64   /* datagrams of a NIC whose fragments are under way */
 #define PROTOCOL_ANY    0
