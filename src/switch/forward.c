@@ -85,14 +85,32 @@ static bool may_open(const struct packet *p)
 	return p->protocol != PROTOCOL_TCP || (p->first && p->tcp_flags & TCP_SYN);
 }
 
+/*
+ * Fragments stay here: libslirp 4.7.0's reassembly can be made to follow a pointer of the guest's
+ * choice, and the guest has been told an MTU with which nothing need be fragmented.
+ */
 static void send_outside(const struct network *n, struct nic *nic, const struct frame *f)
 {
-	if (!n->outside)
+	if (f->ip.fragmented)
+		nic->counters.fragmented++;
+	else if (!n->outside)
 		nic->counters.forbidden++;
 	else if (stack_is_full(n->outside) && may_open(&f->ip))
 		nic->counters.outside_full++;
 	else
 		stack_input(n->outside, f->bytes, f->size);
+}
+
+static void send_to_metadata(struct nic *nic, const struct frame *f)
+{
+	if (f->ip.fragmented) {
+		nic->counters.fragmented++;
+	} else if (f->ip.protocol != PROTOCOL_TCP || f->ip.to_port != METADATA_PORT) {
+		nic->counters.forbidden++;
+	} else {
+		nic->counters.metadata++;
+		metadata_input(nic->metadata, f->bytes, f->size);
+	}
 }
 
 /* The resolver's address leads to port 53 of the host's resolver, and to nothing else there. */
@@ -165,8 +183,7 @@ static void take_ip4(const struct network *n, struct nic *nic, const struct fram
 	} else if (is_group_address(f->ip.to, n->config)) {
 		nic->counters.group_address++;
 	} else if (f->ip.to == METADATA_IP) {
-		nic->counters.metadata++;
-		metadata_input(nic->metadata, f->bytes, f->size);
+		send_to_metadata(nic, f);
 	} else if (f->ip.to == RESOLVER_IP) {
 		send_to_resolver(n, nic, f);
 	} else {

@@ -31,6 +31,7 @@
 	X(group_address, "frames dropped: broadcast or multicast that no service takes")  \
 	X(unknown_destination, "frames dropped: to nobody in the mapping")                \
 	X(forbidden, "frames dropped: to what the way out does not lead to")              \
+	X(fragmented, "fragments dropped: to the way out or a service, which take none")  \
 	X(outside_full, "new connections dropped: the way out has too many")              \
 	X(denied_out, "frames dropped by the security group on their way from the guest") \
 	X(denied_in, "frames dropped by the security group on their way to the guest")    \

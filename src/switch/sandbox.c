@@ -23,11 +23,14 @@
 	X(brk)                                                                                     \
 	X(munmap)                                                                                  \
 	X(mremap)                                                                                  \
-	X(madvise) X(futex) X(sched_yield) X(getpid) X(gettid) X(getuid) X(geteuid) X(getgid)      \
-		X(getegid) X(tgkill) X(exit) X(exit_group) X(restart_syscall) X(rt_sigaction)      \
-			X(rt_sigprocmask) X(rt_sigreturn) X(rseq) X(set_robust_list)               \
-				X(sigaltstack) X(getrandom) X(prlimit64) X(uname)                  \
-					X(sysinfo) /* time */                                      \
+	X(madvise)                                                                                 \
+	X(futex)                                                                                   \
+	X(sched_yield)                                                                             \
+	X(getpid)                                                                                  \
+	X(gettid) X(getuid) X(geteuid) X(getgid) X(getegid) X(tgkill) X(exit) X(exit_group)        \
+		X(restart_syscall) X(rt_sigaction) X(rt_sigprocmask) X(rt_sigreturn) X(rseq)       \
+			X(set_robust_list) X(sigaltstack) X(getrandom) X(prlimit64) X(uname)       \
+				X(sysinfo) /* time */                                              \
 		X(clock_gettime) X(clock_getres) X(gettimeofday) X(time) X(clock_nanosleep)        \
 			X(nanosleep) X(timerfd_create) X(timerfd_settime)                          \
 				X(timerfd_gettime) /* waiting */                                   \

@@ -35,10 +35,13 @@ static int parse_name(struct reader *r, char out[DNS_NAME_MAX + 1])
 		uint8_t n = reader_u8(r);
 		const uint8_t *label = reader_bytes(r, n);
 
-		if (!label || n > LABEL_MAX || used + n + 1 > DNS_NAME_MAX + 1)
+		if (!label || n > LABEL_MAX)
 			return -EBADMSG;
 		if (n == 0)
 			break;
+		/* With the dot behind it, which the last one loses. */
+		if (used + n + 1 > DNS_NAME_MAX + 1)
+			return -EBADMSG;
 		for (size_t i = 0; i < n; i++) {
 			out[used] = label_byte(label[i]);
 			if (out[used++] == 0)
