@@ -196,8 +196,8 @@ static int parse_keys(const json_t *network, struct config *c, struct err *e)
 	}
 	json_array_foreach(keys, i, item)
 	{
-		const char *text;
-		int64_t id;
+		const char *text = "";
+		int64_t id = 0;
 
 		r = json_get_integer(item, "id", 0, UINT8_MAX, &id, e);
 		if (r == 0)
@@ -224,8 +224,8 @@ static bool is_usable(const struct config *c, uint32_t ip)
 
 static int parse_network(const json_t *network, struct config *c, struct err *e)
 {
-	const json_t *dns;
-	int64_t vni;
+	const json_t *dns = NULL;
+	int64_t vni = 0;
 	int r = json_get_string(network, "id", NAME_MAX_LENGTH, &c->id, e);
 
 	if (r == 0)
@@ -258,8 +258,8 @@ static int parse_network(const json_t *network, struct config *c, struct err *e)
 
 static int parse_local(const json_t *local, struct config *c, struct err *e)
 {
-	const json_t *forbidden;
-	int64_t underlay, mtu;
+	const json_t *forbidden = NULL;
+	int64_t underlay = 0, mtu = 0;
 	int r = get_address_or(local, "overlay", &c->overlay, e);
 
 	if (r == 0)
@@ -358,8 +358,8 @@ static int parse_nics(const json_t *local, struct config *c, struct err *e)
 	json_array_foreach(nics, i, item)
 	{
 		struct port *found = NULL;
-		struct mac mac;
-		const char *socket;
+		struct mac mac = {0};
+		const char *socket = NULL;
 
 		r = get_mac(item, &mac, e);
 		if (r == 0)
@@ -414,8 +414,8 @@ static int add_loopback_rules(struct config *c, struct err *e)
 static int parse_publish(
 	const json_t *network, const json_t *local, struct config *c, struct err *e)
 {
-	const json_t *publish, *item;
-	const char *address;
+	const json_t *publish = NULL, *item;
+	const char *address = "";
 	uint32_t ip;
 	size_t i;
 	int r = json_get_array_or_null(network, "publish", PUBLISH_MAX, &publish, e);
@@ -453,7 +453,7 @@ static int parse_publish(
 
 static int parse_rule(const json_t *item, struct rule *rule, struct err *e)
 {
-	const char *direction, *action, *ports;
+	const char *direction = "", *action = "", *ports = "";
 	int r = json_get_string(item, "direction", TEXT_MAX, &direction, e);
 
 	if (r == 0)
@@ -504,7 +504,7 @@ static int parse_rules(const json_t *network, struct config *c, struct err *e)
 int config_parse(json_t *document, struct config **ret, struct err *e)
 {
 	CLEANUP(config_free_p) struct config *c = calloc(1, sizeof(*c));
-	const json_t *network, *local;
+	const json_t *network = NULL, *local = NULL;
 	int r;
 
 	if (!c)

@@ -141,8 +141,8 @@ static int configure(struct control *c, json_t *document, struct err *e)
 static int run_configure(struct control *c, const json_t *request, struct err *e)
 {
 	const struct config *now = c->network->config;
-	const json_t *document;
-	int64_t revision;
+	const json_t *document = NULL;
+	int64_t revision = 0;
 	int r = json_get_object(request, "config", &document, e);
 
 	if (r == 0)
@@ -200,7 +200,7 @@ static int change_nic(struct control *c, struct mac mac, json_t *nic, struct err
 static int run_nic(struct control *c, const json_t *request, bool add, struct err *e)
 {
 	const json_t *nic = request;
-	const char *text;
+	const char *text = "";
 	struct mac mac;
 	int r = add ? json_get_object(request, "nic", &nic, e) : 0;
 

@@ -119,9 +119,11 @@ static void send_to_resolver(const struct network *n, struct nic *nic, const str
 	const struct packet *p = &f->ip;
 
 	if (!p->first || (p->protocol != PROTOCOL_UDP && p->protocol != PROTOCOL_TCP) ||
-		p->to_port != DNS_PORT)
+		p->to_port != DNS_PORT) {
 		nic->counters.forbidden++;
-	else if (service_dns(n, nic, f))
+		return;
+	}
+	if (service_dns(n, nic, f))
 		nic->counters.services++;
 	else
 		send_outside(n, nic, f);
@@ -130,14 +132,12 @@ static void send_to_resolver(const struct network *n, struct nic *nic, const str
 static void send_to_port(
 	const struct network *n, struct nic *nic, const struct frame *f, struct port *port)
 {
-	struct mac to = port->mac;
-
 	/* Also through the router, for guests that believe to be on a network of their own. */
-	if (!mac_equal(f->to, to) && !mac_equal(f->to, n->router))
-		nic->counters.unknown_destination++;
-	else if (port->attached && port->attached != nic)
+	bool addressed = mac_equal(f->to, port->mac) || mac_equal(f->to, n->router);
+
+	if (addressed && port->attached && port->attached != nic)
 		deliver(n, port->attached, f, nic->mac, ORIGIN_NETWORK);
-	else if (port->peer && n->tunnel)
+	else if (addressed && port->peer && n->tunnel)
 		tunnel_send(n->tunnel, port->peer, f->bytes, f->size);
 	else
 		nic->counters.unknown_destination++;

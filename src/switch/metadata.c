@@ -143,7 +143,8 @@ static int put_user_data(const struct metadata *m, struct buf *b)
 {
 	const char *text = data_text(m, "user_data"), *coded = data_text(m, "user_data_base64");
 	size_t room = strlen(coded) / 4 * 3 + 3, n = 0;
-	CLEANUP_FREE uint8_t *bytes = NULL;
+	uint8_t *bytes;
+	int r = -ENOENT;
 
 	if (coded[0] == '\0')
 		return text[0] != '\0' ? buf_puts(b, text) : -ENOENT;
@@ -151,9 +152,10 @@ static int put_user_data(const struct metadata *m, struct buf *b)
 	if (!bytes)
 		return -ENOMEM;
 	if (sodium_base642bin(bytes, room, coded, strlen(coded), "\r\n ", &n, NULL,
-		    sodium_base64_VARIANT_ORIGINAL) != 0)
-		return -ENOENT;
-	return buf_append(b, bytes, n);
+		    sodium_base64_VARIANT_ORIGINAL) == 0)
+		r = buf_append(b, bytes, n);
+	free(bytes);
+	return r;
 }
 
 static int put_public_keys(const struct metadata *m, const char *rest, struct buf *b)

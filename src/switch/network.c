@@ -297,18 +297,21 @@ int network_configure(struct network *n, struct config *config, struct err *e)
 
 int network_new(sd_event *event, struct network **ret)
 {
-	CLEANUP(network_free_p) struct network *n = calloc(1, sizeof(*n));
+	struct network *n;
 	int r;
 
-	if (!n)
-		return -ENOMEM;
 	if (sodium_init() < 0)
 		return -EIO;
+	n = calloc(1, sizeof(*n));
+	if (!n)
+		return -ENOMEM;
 	n->event = event;
 	randombytes_buf(n->key, sizeof(n->key));
 	r = loop_every(event, RETRY_NS, on_retry, n, &n->retry);
-	if (r < 0)
+	if (r < 0) {
+		network_free(n);
 		return r;
-	*ret = TAKE_PTR(n);
+	}
+	*ret = n;
 	return 0;
 }

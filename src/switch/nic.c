@@ -204,10 +204,30 @@ void nic_free(struct nic *nic)
 	free(nic);
 }
 
+static int set_up(struct nic *nic, const char *path, const uint8_t key[16])
+{
+	int r;
+
+	nic->input = malloc(INPUT_BYTES);
+	nic->queue = malloc(NIC_QUEUE_BYTES);
+	if (!nic->input || !nic->queue)
+		return -ENOMEM;
+	if (strlen(path) >= sizeof(nic->path))
+		return -ENAMETOOLONG;
+	(void)snprintf(nic->path, sizeof(nic->path), "%s", path);
+	r = connections_new(key, &nic->connections);
+	if (r < 0)
+		return r;
+	r = sd_event_add_defer(nic->event, &nic->flush, on_flush, nic);
+	if (r >= 0)
+		r = loop_after(nic->event, 0, on_retry, nic, &nic->retry);
+	return MIN(r, 0);
+}
+
 int nic_new(sd_event *event, const char *path, const uint8_t key[16], nic_frame_fn on_frame,
 	void *userdata, struct nic **ret)
 {
-	CLEANUP(nic_free_p) struct nic *nic = calloc(1, sizeof(*nic));
+	struct nic *nic = calloc(1, sizeof(*nic));
 	int r;
 
 	if (!nic)
@@ -217,19 +237,11 @@ int nic_new(sd_event *event, const char *path, const uint8_t key[16], nic_frame_
 	nic->on_frame = on_frame;
 	nic->userdata = userdata;
 	nic->retry_ns = RETRY_FIRST_NS;
-	nic->input = malloc(INPUT_BYTES);
-	nic->queue = malloc(NIC_QUEUE_BYTES);
-	if (!nic->input || !nic->queue || strlen(path) >= sizeof(nic->path))
-		return -ENOMEM;
-	(void)snprintf(nic->path, sizeof(nic->path), "%s", path);
-	r = connections_new(key, &nic->connections);
-	if (r < 0)
+	r = set_up(nic, path, key);
+	if (r < 0) {
+		nic_free(nic);
 		return r;
-	r = sd_event_add_defer(event, &nic->flush, on_flush, nic);
-	if (r >= 0)
-		r = loop_after(event, 0, on_retry, nic, &nic->retry);
-	if (r < 0)
-		return r;
-	*ret = TAKE_PTR(nic);
+	}
+	*ret = nic;
 	return 0;
 }

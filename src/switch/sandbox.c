@@ -18,42 +18,113 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 
-#define CALL_TABLE(X)                                                                              \
-	/* memory and the process itself; mmap and mprotect are below */                           \
-	X(brk)                                                                                     \
-	X(munmap)                                                                                  \
-	X(mremap)                                                                                  \
-	X(madvise)                                                                                 \
-	X(futex)                                                                                   \
-	X(sched_yield)                                                                             \
-	X(getpid)                                                                                  \
-	X(gettid) X(getuid) X(geteuid) X(getgid) X(getegid) X(tgkill) X(exit) X(exit_group)        \
-		X(restart_syscall) X(rt_sigaction) X(rt_sigprocmask) X(rt_sigreturn) X(rseq)       \
-			X(set_robust_list) X(sigaltstack) X(getrandom) X(prlimit64) X(uname)       \
-				X(sysinfo) /* time */                                              \
-		X(clock_gettime) X(clock_getres) X(gettimeofday) X(time) X(clock_nanosleep)        \
-			X(nanosleep) X(timerfd_create) X(timerfd_settime)                          \
-				X(timerfd_gettime) /* waiting */                                   \
-		X(epoll_create1) X(epoll_ctl) X(epoll_wait) X(epoll_pwait) X(epoll_pwait2) X(poll) \
-			X(ppoll) X(select) X(pselect6) X(eventfd2) X(signalfd4)                    \
-				X(pipe2) /* descriptors */                                         \
-		X(read) X(write) X(readv) X(writev) X(pread64) X(close) X(fcntl) X(ioctl) X(dup)   \
-			X(dup3) X(lseek) X(fsync)                                                  \
-				X(fdatasync) /* files of the switch's own folder, resolv.conf,     \
-						time zones for logs */                             \
-		X(open) X(openat) X(stat) X(lstat) X(fstat) X(newfstatat) X(statx) X(access)       \
-			X(faccessat) X(faccessat2) X(unlink) X(unlinkat) X(rename) X(renameat)     \
-				X(renameat2) X(chmod) X(fchmod) X(fchmodat) X(umask) X(getcwd)     \
-					X(readlink) X(readlinkat) /* sockets */                    \
-		X(socket) X(socketpair) X(bind) X(listen) X(accept) X(accept4) X(connect)          \
-			X(getsockname) X(getpeername) X(getsockopt) X(setsockopt) X(shutdown)      \
-				X(sendto) X(recvfrom) X(sendmsg) X(recvmsg) X(sendmmsg)            \
-					X(recvmmsg)
-
 static const int calls[] = {
-#define X(name) SCMP_SYS(name),
-	CALL_TABLE(X)
-#undef X
+	/* the process itself; mmap and mprotect have rules of their own below */
+	SCMP_SYS(brk),
+	SCMP_SYS(munmap),
+	SCMP_SYS(mremap),
+	SCMP_SYS(madvise),
+	SCMP_SYS(futex),
+	SCMP_SYS(sched_yield),
+	SCMP_SYS(getpid),
+	SCMP_SYS(gettid),
+	SCMP_SYS(getuid),
+	SCMP_SYS(geteuid),
+	SCMP_SYS(getgid),
+	SCMP_SYS(getegid),
+	SCMP_SYS(tgkill),
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
+	SCMP_SYS(restart_syscall),
+	SCMP_SYS(rt_sigaction),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(rseq),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(sigaltstack),
+	SCMP_SYS(getrandom),
+	SCMP_SYS(prlimit64),
+	SCMP_SYS(uname),
+	SCMP_SYS(sysinfo),
+	/* time */
+	SCMP_SYS(clock_gettime),
+	SCMP_SYS(clock_getres),
+	SCMP_SYS(gettimeofday),
+	SCMP_SYS(time),
+	SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(nanosleep),
+	SCMP_SYS(timerfd_create),
+	SCMP_SYS(timerfd_settime),
+	SCMP_SYS(timerfd_gettime),
+	/* waiting */
+	SCMP_SYS(epoll_create1),
+	SCMP_SYS(epoll_ctl),
+	SCMP_SYS(epoll_wait),
+	SCMP_SYS(epoll_pwait),
+	SCMP_SYS(epoll_pwait2),
+	SCMP_SYS(poll),
+	SCMP_SYS(ppoll),
+	SCMP_SYS(select),
+	SCMP_SYS(pselect6),
+	SCMP_SYS(eventfd2),
+	SCMP_SYS(signalfd4),
+	SCMP_SYS(pipe2),
+	/* descriptors */
+	SCMP_SYS(read),
+	SCMP_SYS(write),
+	SCMP_SYS(readv),
+	SCMP_SYS(writev),
+	SCMP_SYS(pread64),
+	SCMP_SYS(close),
+	SCMP_SYS(fcntl),
+	SCMP_SYS(ioctl),
+	SCMP_SYS(dup),
+	SCMP_SYS(dup3),
+	SCMP_SYS(lseek),
+	SCMP_SYS(fsync),
+	SCMP_SYS(fdatasync),
+	/* the switch's own folder, resolv.conf, time zones */
+	SCMP_SYS(open),
+	SCMP_SYS(openat),
+	SCMP_SYS(stat),
+	SCMP_SYS(lstat),
+	SCMP_SYS(fstat),
+	SCMP_SYS(newfstatat),
+	SCMP_SYS(statx),
+	SCMP_SYS(access),
+	SCMP_SYS(faccessat),
+	SCMP_SYS(faccessat2),
+	SCMP_SYS(unlink),
+	SCMP_SYS(unlinkat),
+	SCMP_SYS(rename),
+	SCMP_SYS(renameat),
+	SCMP_SYS(renameat2),
+	SCMP_SYS(chmod),
+	SCMP_SYS(fchmod),
+	SCMP_SYS(fchmodat),
+	SCMP_SYS(umask),
+	SCMP_SYS(getcwd),
+	SCMP_SYS(readlink),
+	SCMP_SYS(readlinkat),
+	/* sockets */
+	SCMP_SYS(socket),
+	SCMP_SYS(socketpair),
+	SCMP_SYS(bind),
+	SCMP_SYS(listen),
+	SCMP_SYS(accept),
+	SCMP_SYS(accept4),
+	SCMP_SYS(connect),
+	SCMP_SYS(getsockname),
+	SCMP_SYS(getpeername),
+	SCMP_SYS(getsockopt),
+	SCMP_SYS(setsockopt),
+	SCMP_SYS(shutdown),
+	SCMP_SYS(sendto),
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(sendmsg),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(sendmmsg),
+	SCMP_SYS(recvmmsg),
 };
 
 int sandbox_begin(struct err *e)

@@ -304,7 +304,12 @@ static struct in_addr in_addr_of(uint32_t ip)
 
 static int add_sources(struct stack *s, sd_event *event)
 {
-	int r = sd_event_add_io(event, &s->io, s->epoll, EPOLLIN, on_ready, s);
+	int r;
+
+	s->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (s->epoll < 0)
+		return -errno;
+	r = sd_event_add_io(event, &s->io, s->epoll, EPOLLIN, on_ready, s);
 
 	if (r >= 0)
 		r = sd_event_add_defer(event, &s->refill, on_refill, s);
@@ -318,7 +323,7 @@ static int add_sources(struct stack *s, sd_event *event)
 int stack_new(sd_event *event, const struct stack_options *options, stack_output_fn output,
 	void *userdata, struct stack **ret)
 {
-	CLEANUP(stack_free_p) struct stack *s = calloc(1, sizeof(*s));
+	struct stack *s = calloc(1, sizeof(*s));
 	const SlirpConfig config = {
 		.version = 4,
 		.restricted = options->isolated,
@@ -341,16 +346,16 @@ int stack_new(sd_event *event, const struct stack_options *options, stack_output
 	s->output = output;
 	s->userdata = userdata;
 	s->touched = true; /* a defer source starts enabled */
-	s->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (s->epoll < 0)
-		return -errno;
 	r = add_sources(s, event);
-	if (r < 0)
+	if (r == 0) {
+		s->slirp = slirp_new(&config, &callbacks, s);
+		r = s->slirp ? 0 : -ENOMEM;
+	}
+	if (r < 0) {
+		stack_free(s);
 		return r;
-	s->slirp = slirp_new(&config, &callbacks, s);
-	if (!s->slirp)
-		return -ENOMEM;
-	*ret = TAKE_PTR(s);
+	}
+	*ret = s;
 	return 0;
 }
 

@@ -404,18 +404,17 @@ static void dhcp_requests_are_decided_by_the_mapping(void **state)
 	static const uint8_t stolen[] = {50, 4, 10, 0, 0, 11, 255};
 	static const uint8_t elsewhere[] = {0, 0, 50, 4, 10, 0, 0, 10, 54, 4, 10, 0, 0, 2, 255};
 	static const struct {
-		uint8_t type;
 		const uint8_t *options;
 		size_t n;
-		uint8_t answer;
+		uint8_t type, answer;
 	} cases[] = {
-		{DHCP_DISCOVER, stolen, sizeof(stolen), DHCP_OFFER},
-		{DHCP_REQUEST, mine, sizeof(mine), DHCP_ACK},
-		{DHCP_REQUEST, stolen, sizeof(stolen), DHCP_NAK},
-		{DHCP_REQUEST, elsewhere, sizeof(elsewhere), 0},
-		{DHCP_RELEASE, mine, sizeof(mine), 0}, {DHCP_DECLINE, mine, sizeof(mine), 0},
-		{DHCP_INFORM, mine, sizeof(mine), 0},
-		{DHCP_DISCOVER, NULL, 0, DHCP_OFFER}, /* no end mark */
+		{stolen, sizeof(stolen), DHCP_DISCOVER, DHCP_OFFER},
+		{mine, sizeof(mine), DHCP_REQUEST, DHCP_ACK},
+		{stolen, sizeof(stolen), DHCP_REQUEST, DHCP_NAK},
+		{elsewhere, sizeof(elsewhere), DHCP_REQUEST, 0},
+		{mine, sizeof(mine), DHCP_RELEASE, 0}, {mine, sizeof(mine), DHCP_DECLINE, 0},
+		{mine, sizeof(mine), DHCP_INFORM, 0},
+		{NULL, 0, DHCP_DISCOVER, DHCP_OFFER}, /* no end mark */
 	};
 	uint8_t message[DHCP_MESSAGE_MAX];
 	struct dhcp_request q;
@@ -488,7 +487,8 @@ static size_t make_query(uint8_t *out, const char *labels, size_t n)
 
 	memcpy(out, header, sizeof(header));
 	memcpy(out + 12, labels, n);
-	memcpy(out + 12 + n, "\0\1\0\1", 4);
+	put_u16_be(out + 12 + n, DNS_TYPE_A);
+	put_u16_be(out + 14 + n, DNS_CLASS_IN);
 	return 12 + n + 4;
 }
 

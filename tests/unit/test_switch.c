@@ -124,6 +124,9 @@ static size_t make_ip(uint8_t *out, uint32_t to, uint16_t port, const void *payl
 static size_t make_template(struct fixture *f, uint8_t out[TEMPLATE])
 {
 	static const uint8_t query[] = "\0\7\1\0\0\1\0\0\0\0\0\0\1b\10internal\0\0\1\0\1";
+	static const uint8_t client[] = {0x52, 0x54, 0, 0, 0, 0x0a};
+	static const uint8_t options[] = {
+		0x63, 0x82, 0x53, 0x63, 53, 1, 1, 50, 4, 10, 0, 0, 10, 255};
 	uint8_t dhcp[260] = {1, 1, 6}, tcp[20] = {0};
 	size_t n;
 
@@ -135,8 +138,8 @@ static size_t make_template(struct fixture *f, uint8_t out[TEMPLATE])
 		out[21] = ARP_REQUEST;
 		return n;
 	case 1:
-		memcpy(dhcp + 28, "\x52\x54\0\0\0\x0a", 6);
-		memcpy(dhcp + 236, "\x63\x82\x53\x63\x35\1\1\x32\4\x0a\0\0\x0a\xff", 14);
+		memcpy(dhcp + 28, client, sizeof(client));
+		memcpy(dhcp + 236, options, sizeof(options));
 		n = make_ip(out, IP4_BROADCAST, DHCP_SERVER_PORT, dhcp, sizeof(dhcp));
 		put_u16_be(out + ETHERNET_HEADER + IP4_HEADER, DHCP_CLIENT_PORT);
 		return n;
