@@ -113,8 +113,12 @@ static void send_to_metadata(struct nic *nic, const struct frame *f)
 	}
 }
 
-/* The resolver's address leads to port 53 of the host's resolver, and to nothing else there. */
-static void send_to_resolver(const struct network *n, struct nic *nic, const struct frame *f)
+/*
+ * The resolver's address leads to port 53 of the host's resolver, and to nothing else there.
+ * libslirp sends its answers from where they were asked for only within the network's own range;
+ * so there the resolver has the one address that nobody else can have, the network's.
+ */
+static void send_to_resolver(const struct network *n, struct nic *nic, struct frame *f)
 {
 	const struct packet *p = &f->ip;
 
@@ -123,10 +127,12 @@ static void send_to_resolver(const struct network *n, struct nic *nic, const str
 		nic->counters.forbidden++;
 		return;
 	}
-	if (service_dns(n, nic, f))
+	if (service_dns(n, nic, f)) {
 		nic->counters.services++;
-	else
-		send_outside(n, nic, f);
+		return;
+	}
+	frame_set_destination(f, n->config->cidr.network);
+	send_outside(n, nic, f);
 }
 
 static void send_to_port(
@@ -171,7 +177,7 @@ static void send_on(const struct network *n, struct nic *nic, const struct frame
 		nic->counters.unknown_destination++;
 }
 
-static void take_ip4(const struct network *n, struct nic *nic, const struct frame *f)
+static void take_ip4(const struct network *n, struct nic *nic, struct frame *f)
 {
 	if (service_dhcp(n, nic, f)) {
 		nic->counters.services++;
@@ -226,8 +232,12 @@ void forward_from_outside(uint8_t *bytes, size_t size, void *network)
 		n->counters.outside_stray++;
 		return;
 	}
-	deliver(n, port->attached, &f, n->router,
-		f.ip.from == RESOLVER_IP ? ORIGIN_SERVICE : ORIGIN_OUTSIDE);
+	if (f.ip.from == n->config->cidr.network) {
+		frame_set_source(&f, RESOLVER_IP);
+		deliver(n, port->attached, &f, n->router, ORIGIN_SERVICE);
+	} else {
+		deliver(n, port->attached, &f, n->router, ORIGIN_OUTSIDE);
+	}
 }
 
 void forward_from_tunnel(struct tunnel_peer *peer, uint8_t *bytes, size_t size, void *network)

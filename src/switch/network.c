@@ -144,7 +144,7 @@ static int apply_outside(struct network *n, const struct config *config, struct 
 {
 	const struct stack_options options = {.network = config->cidr,
 		.host = config->gateway,
-		.nameserver = RESOLVER_IP,
+		.nameserver = config->cidr.network, /* see forward.c */
 		.mac = n->router,
 		.mtu = config->mtu};
 	int r;

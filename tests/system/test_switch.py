@@ -5,6 +5,7 @@ import contextlib
 import http.server
 import json
 import os
+import pwd
 import random
 import select
 import shutil
@@ -15,6 +16,7 @@ import tempfile
 import threading
 
 import pytest
+from conftest import BIN
 from wire import (BROADCAST, METADATA_IP, PATIENCE, RESOLVER_IP, RealGuest, ScriptedNic,
                   Switch, arp, dhcp, dhcp_options, ethernet, free_port, icmp_echo, ip4, ip_bytes,
                   local_of, network_of, tcp, udp, wait_for)
@@ -453,6 +455,35 @@ def test_the_way_out_leads_to_the_host_only_when_told_to(real, web):
     assert real.net.count(MAC_A, "denied_out") > 0
 
 
+# A web server that answers with its client's address, and a name server with one answer.
+WORLD = """
+import http.server, socket, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.client_address[0].encode())
+names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+names.bind(("192.0.2.2", 53))
+def answer():
+    while True:
+        query, client = names.recvfrom(2000)
+        names.sendto(query[:2] + bytes.fromhex("81800001000100000000") + query[12:]
+                     + bytes.fromhex("c00c000100010000003c0004c6336407"), client)
+threading.Thread(target=answer, daemon=True).start()
+server = http.server.HTTPServer(("192.0.2.2", 8000), Handler)
+print("ready")
+server.serve_forever()
+"""
+ASK = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(20)
+s.sendto(bytes.fromhex(sys.argv[1]), ("169.254.169.253", 53))
+print(socket.inet_ntoa(s.recv(2000)[-4:]))
+"""
+
+
 @needs_root
 @pytest.mark.rows("P5")
 def test_the_way_out_reaches_other_machines(stage):
@@ -467,16 +498,17 @@ def test_the_way_out_reaches_other_machines(stage):
         subprocess.run(["ip", "-n", name, "addr", "add", address, "dev", "up0"], check=True)
         subprocess.run(["ip", "-n", name, "link", "set", "up0", "up"], check=True)
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-    server = subprocess.Popen(
-        ["ip", "netns", "exec", world, "/usr/bin/python3", "-u", "-c",
-         "import http.server, sys\n"
-         "class H(http.server.BaseHTTPRequestHandler):\n"
-         "    def do_GET(self):\n"
-         "        self.send_response(200); self.end_headers()\n"
-         "        self.wfile.write(self.client_address[0].encode())\n"
-         "s = http.server.HTTPServer(('192.0.2.2', 8000), H)\n"
-         "print('ready'); s.serve_forever()\n"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    # The resolver of the switch's host is in the world; `ip netns exec` puts the file in place.
+    resolver = f"/etc/netns/{host}"
+    os.makedirs(resolver)
+    stage.callback(shutil.rmtree, resolver)
+    with open(f"{resolver}/resolv.conf", "w", encoding="utf-8") as out:
+        out.write("nameserver 192.0.2.2\n")
+    # Unprivileged echo requests, as distributions allow them.
+    subprocess.run(["ip", "netns", "exec", host, "sh", "-c",
+                    "echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range"], check=True)
+    server = subprocess.Popen(["ip", "netns", "exec", world, "/usr/bin/python3", "-u", "-c", WORLD],
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def end_server():
         server.kill()
@@ -492,6 +524,9 @@ def test_the_way_out_reaches_other_machines(stage):
     net.configure(network_of(PORT_A), dict(local_of(a), forbidden=["192.0.2.128/25"]))
     a.configure_by_dhcp(stage.folder)
     assert a.curl("http://192.0.2.2:8000/") == "192.0.2.1"
+    asked = a.run("/usr/bin/python3", "-c", ASK, dns_query("www.example.com").hex())
+    assert asked.stdout.strip() == "198.51.100.7"
+    a.run("ping", "-c", "1", "-W", "5", "192.0.2.2")
     a.run("curl", "-sS", "--noproxy", "*", "--connect-timeout", "1", "http://192.0.2.129:8000/",
           status=28)
     assert net.count(MAC_A, "forbidden") > 0
@@ -828,13 +863,39 @@ def test_a_host_cannot_speak_for_addresses_that_are_not_on_it(scripted_hosts):
     assert hosts.b.barrier() == []
 
 
+def process_status(net):
+    with open(f"/proc/{net.process.pid}/status", encoding="utf-8") as text:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in text)
+
+
 @pytest.mark.rows("P5")
 def test_the_switch_runs_without_rights(stage):
-    net = stage.switch()
-    with open(f"/proc/{net.process.pid}/status", encoding="utf-8") as text:
-        fields = dict(line.rstrip("\n").split(":\t", 1) for line in text)
+    fields = process_status(stage.switch())
     assert fields["NoNewPrivs"] == "1" and fields["Seccomp"] == "2"
     assert {fields[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
+
+
+@needs_root
+@pytest.mark.rows("P5")
+def test_the_switch_becomes_another_user(stage):
+    nobody = pwd.getpwnam("nobody")
+    os.chmod(stage.folder, 0o711)
+    a = stage.nic("a", MAC_A, IP_A)
+    os.chown(a.path, nobody.pw_uid, nobody.pw_gid)
+    net = Switch(os.path.join(stage.folder, "net"), options=("--user", "nobody"))
+    os.chown(net.folder, nobody.pw_uid, nobody.pw_gid)
+    stage.callback(net.stop)
+    net.start()
+    fields = process_status(net)
+    assert fields["Uid"].split() == [str(nobody.pw_uid)] * 4
+    assert fields["Gid"].split() == [str(nobody.pw_gid)] * 4 and not fields["Groups"].strip()
+    net.configure(network_of(PORT_A), local_of(a))
+    assert a.accept().resolve(METADATA_IP).arp_mac == a.gateway_mac()
+    kept = os.stat(os.path.join(net.folder, "config.json"))
+    assert kept.st_uid == nobody.pw_uid and kept.st_mode & 0o777 == 0o600
+    missing = subprocess.run([os.path.join(BIN, "sosie-switch"), "--user", "no-such-user",
+                              stage.folder], capture_output=True, check=False)
+    assert missing.returncode == 4 and b"no-such-user" in missing.stderr
 
 
 def mutations(seed, count, nic):

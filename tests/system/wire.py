@@ -269,17 +269,17 @@ class RealGuest:
 class Switch:
     """sosie-switch with a folder of its own."""
 
-    def __init__(self, folder, namespace=None):
+    def __init__(self, folder, namespace=None, options=()):
         self.folder = str(folder)
         os.makedirs(self.folder, exist_ok=True)
-        self.prefix = ["ip", "netns", "exec", namespace] if namespace else []
+        self.command = [*(["ip", "netns", "exec", namespace] if namespace else []),
+                        os.path.join(BIN, "sosie-switch"), *options, self.folder]
         self.process = None
         self.revision = 0
 
     def start(self):
         self.log = open(os.path.join(self.folder, "log"), "ab")
-        self.process = subprocess.Popen(
-            [*self.prefix, os.path.join(BIN, "sosie-switch"), self.folder], stderr=self.log)
+        self.process = subprocess.Popen(self.command, stderr=self.log)
         wait_for(self.connects, "the control socket")
         return self
 

@@ -101,6 +101,31 @@ static void a_built_frame_is_parsed_to_what_went_in(void **state)
 	assert_true(mac_equal(f.arp.sender_mac, mac_a));
 }
 
+static void addresses_change_with_their_checksums(void **state)
+{
+	uint8_t bytes[256];
+	struct frame f;
+	uint32_t pseudo;
+
+	(void)state;
+	for (uint32_t i = 0; i < 20000; i++) {
+		size_t size = make_udp(bytes, 100);
+		uint32_t ip = i * 0x9e3779b1;
+
+		assert_ok(frame_parse(bytes, size, &f));
+		frame_set_source(&f, ip);
+		frame_set_destination(&f, ~ip * 7);
+		assert_ok(frame_parse(bytes, size, &f));
+		assert_true(f.ip.from == ip && f.ip.to == ~ip * 7);
+		assert_int_equal(
+			inet_checksum(inet_sum(bytes + ETHERNET_HEADER, IP4_HEADER, 0)), 0);
+		pseudo = inet_sum(bytes + ETHERNET_HEADER + 12, 8, PROTOCOL_UDP + UDP_HEADER + 100);
+		assert_int_equal(inet_checksum(inet_sum(bytes + ETHERNET_HEADER + IP4_HEADER,
+					 UDP_HEADER + 100, pseudo)),
+			0);
+	}
+}
+
 static void a_frame_cut_anywhere_is_malformed(void **state)
 {
 	uint8_t whole[256];
@@ -632,6 +657,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(addresses_are_parsed_whole_or_not_at_all),
 		cmocka_unit_test(a_built_frame_is_parsed_to_what_went_in),
+		cmocka_unit_test(addresses_change_with_their_checksums),
 		cmocka_unit_test(a_frame_cut_anywhere_is_malformed),
 		cmocka_unit_test(lengths_that_lie_are_malformed),
 		cmocka_unit_test(fragments_cannot_hide_or_overwrite_ports),

@@ -198,6 +198,45 @@ void frame_readdress(uint8_t *bytes, struct mac to, struct mac from)
 	memcpy(bytes + MAC_SIZE, &from, sizeof(from));
 }
 
+/* The checksum at `sum` after `before` has become `after`. */
+static void mend_checksum(uint8_t *sum, uint32_t before, uint32_t after)
+{
+	struct reader r = reader_init(sum, 2);
+	uint32_t s = (uint16_t)~reader_u16_be(&r);
+
+	before = ~before;
+	s += (before >> 16) + (before & 0xffff) + (after >> 16) + (after & 0xffff);
+	put_u16_be(sum, inet_checksum(s));
+}
+
+/* at: where in the frame the address is. */
+static void set_address(struct frame *f, size_t at, uint32_t before, uint32_t after)
+{
+	uint8_t *ip = f->bytes + ETHERNET_HEADER, *transport = ip + IP4_HEADER;
+
+	put_u32_be(f->bytes + at, after);
+	mend_checksum(ip + 10, before, after);
+	if (!f->ip.first)
+		return;
+	/* The addresses are part of TCP's and UDP's own sums; 0 is UDP's "none". */
+	if (f->ip.protocol == PROTOCOL_TCP)
+		mend_checksum(transport + 16, before, after);
+	else if (f->ip.protocol == PROTOCOL_UDP && (transport[6] | transport[7]) != 0)
+		mend_checksum(transport + 6, before, after);
+}
+
+void frame_set_source(struct frame *f, uint32_t ip)
+{
+	set_address(f, ETHERNET_HEADER + 12, f->ip.from, ip);
+	f->ip.from = ip;
+}
+
+void frame_set_destination(struct frame *f, uint32_t ip)
+{
+	set_address(f, ETHERNET_HEADER + 16, f->ip.to, ip);
+	f->ip.to = ip;
+}
+
 uint32_t inet_sum(const void *bytes, size_t n, uint32_t sum)
 {
 	const uint8_t *b = bytes;

@@ -85,6 +85,10 @@ int frame_parse_icmp_error(const struct packet *icmp, struct packet *ret);
 /* Writes the addresses of a frame about to be passed on. */
 void frame_readdress(uint8_t *bytes, struct mac to, struct mac from);
 
+/* Replaces an IPv4 packet's source or destination address, and mends the checksums (RFC 1624). */
+void frame_set_source(struct frame *f, uint32_t ip);
+void frame_set_destination(struct frame *f, uint32_t ip);
+
 /* RFC 1071: the ones' complement sum over n bytes, continuing with `sum` (begin with 0). */
 uint32_t inet_sum(const void *bytes, size_t n, uint32_t sum);
 uint16_t inet_checksum(uint32_t sum);
