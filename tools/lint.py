@@ -18,6 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = {
     "base": [],
     "core/platform": ["base"],
+    "core/net": ["base"],
     "core/values": ["base"],
     "io": ["base"],
     "store": ["base"],
