@@ -31,6 +31,7 @@ struct command {
 	const char *details;               /* paragraphs for --help; NULL: none */
 	const char *examples;              /* one a line */
 	const char *complete;              /* lists the first argument, or NULL */
+	/* 0 or more: the exit status; else the errno of *e. */
 	int (*run)(const struct invocation *inv, struct err *e);
 };
 
@@ -66,5 +67,28 @@ int run_group_list(const struct invocation *inv, struct err *e);
 int run_group_show(const struct invocation *inv, struct err *e);
 int run_group_log(const struct invocation *inv, struct err *e);
 int run_group_remove(const struct invocation *inv, struct err *e);
+int run_up(const struct invocation *inv, struct err *e);
+int run_down(const struct invocation *inv, struct err *e);
+int run_status(const struct invocation *inv, struct err *e);
+int run_events(const struct invocation *inv, struct err *e);
+int run_resource_list(const struct invocation *inv, struct err *e);
+int run_resource_show(const struct invocation *inv, struct err *e);
+int run_resource_delete(const struct invocation *inv, struct err *e);
+int run_resource_act(const struct invocation *inv, struct err *e);
+int run_instance_act(const struct invocation *inv, struct err *e);
+int run_instance_console(const struct invocation *inv, struct err *e);
+int run_exec(const struct invocation *inv, struct err *e);
+int run_launch(const struct invocation *inv, struct err *e);
+int run_image_import(const struct invocation *inv, struct err *e);
+int run_image_build(const struct invocation *inv, struct err *e);
+int run_volume_create(const struct invocation *inv, struct err *e);
+int run_volume_attach(const struct invocation *inv, struct err *e);
+int run_network_create(const struct invocation *inv, struct err *e);
+int run_network_rules(const struct invocation *inv, struct err *e);
+int run_network_allow(const struct invocation *inv, struct err *e);
+int run_network_deny(const struct invocation *inv, struct err *e);
+int run_network_publish(const struct invocation *inv, struct err *e);
+int run_tenant_create(const struct invocation *inv, struct err *e);
+int run_token_create(const struct invocation *inv, struct err *e);
 
 #endif

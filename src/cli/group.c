@@ -6,17 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/api.h"
 #include "cli/command.h"
+#include "cli/group_remote.h"
+#include "io/json.h"
 #include "lib/values/recorder.h"
-
-static int print_json(json_t *j, struct err *e)
-{
-	int r = j ? json_dumpf(j, stdout, JSON_INDENT(2)) : -1;
-
-	json_decref(j);
-	(void)putchar('\n');
-	return r < 0 ? err_set(e, ERR_INTERNAL, "out of memory while printing") : 0;
-}
 
 int run_group_create(const struct invocation *inv, struct err *e)
 {
@@ -114,8 +108,8 @@ static json_t *group_json(const struct group *g, bool members)
 	while (members && (m = member_next(&g->segment, &w)))
 		if (m->name[0] != '@') /* no member, but a link between hosts */
 			(void)json_array_insert_new(list, 0, member_json(&g->segment, m));
-	j = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s}", "name", g->name, "id", id, "created",
-		created, "size", (json_int_t)h->size, "used",
+	j = json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s}", "name", g->name, "origin",
+		"local", "id", id, "created", created, "size", (json_int_t)h->size, "used",
 		(json_int_t)MIN(atomic_load(&h->heap_next), h->size), "committed",
 		(json_int_t)atomic_load(&h->committed), "joined",
 		(json_int_t)atomic_load(&h->member_count), "audit",
@@ -128,49 +122,68 @@ static json_t *group_json(const struct group *g, bool members)
 	return j;
 }
 
+/* One local group: a line, or an item of the list. */
+static void list_one(const struct invocation *inv, const char *name, json_t *list)
+{
+	CLEANUP(group_close_p) struct group *g = NULL;
+	const struct segment_header *h;
+	struct err why = {0};
+	char created[TIMESTAMP_SIZE];
+
+	if (group_open(name, &g, &why) < 0) {
+		/* One damaged group hides no other. */
+		(void)json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "name", name, "origin",
+							  "local", "error", why.message));
+		if (!inv->json)
+			(void)printf("%-24s (%s)\n", name, why.message);
+		return;
+	}
+	(void)json_array_append_new(list, group_json(g, false));
+	if (inv->json)
+		return;
+	h = segment_header(&g->segment);
+	format_timestamp(h->created_ns, created);
+	(void)printf("%-24s %-30s %8" PRIu64 " %10" PRIu64 "\n", g->name, created,
+		atomic_load(&h->member_count), MIN(atomic_load(&h->heap_next), h->size) / 1024);
+}
+
+static void print_names(char *const *local, const json_t *remote)
+{
+	const json_t *group;
+	size_t i;
+
+	for (; *local; local++)
+		(void)puts(*local);
+	json_array_foreach(remote, i, group)(void)
+		puts(json_string_value(json_object_get(group, "name")));
+}
+
 int run_group_list(const struct invocation *inv, struct err *e)
 {
-	json_t *list = json_array();
+	CLEANUP_JSON json_t *list = json_array();
+	CLEANUP_JSON json_t *remote = NULL;
 	char **names;
 	int r = group_names(&names, e);
 
-	if (r < 0) {
-		json_decref(list);
+	if (r < 0)
 		return r;
+	remote = remote_groups();
+	if (option(inv, "names")) {
+		print_names(names, remote);
+		group_names_free(names);
+		return 0;
 	}
-	if (!inv->json && !option(inv, "names"))
+	if (!inv->json && (names[0] || json_array_size(remote) == 0))
 		(void)printf("%-24s %-30s %8s %10s\n", "GROUP", "CREATED", "JOINED", "USED KB");
-	for (size_t i = 0; names[i]; i++) {
-		CLEANUP(group_close_p) struct group *g = NULL;
-		struct err why = {0};
-
-		if (option(inv, "names")) {
-			(void)puts(names[i]);
-			continue;
-		}
-		if (group_open(names[i], &g, &why) < 0) {
-			/* One damaged group hides no other. */
-			(void)json_array_append_new(list,
-				json_pack("{s:s,s:s}", "name", names[i], "error", why.message));
-			if (!inv->json)
-				(void)printf("%-24s (%s)\n", names[i], why.message);
-			continue;
-		}
-		(void)json_array_append_new(list, group_json(g, false));
-		if (!inv->json) {
-			const struct segment_header *h = segment_header(&g->segment);
-			char created[TIMESTAMP_SIZE];
-
-			format_timestamp(h->created_ns, created);
-			(void)printf("%-24s %-30s %8" PRIu64 " %10" PRIu64 "\n", g->name, created,
-				atomic_load(&h->member_count),
-				MIN(atomic_load(&h->heap_next), h->size) / 1024);
-		}
-	}
+	for (size_t i = 0; names[i]; i++)
+		list_one(inv, names[i], list);
 	group_names_free(names);
-	if (inv->json)
-		return print_json(list, e);
-	json_decref(list);
+	if (inv->json) {
+		(void)json_array_extend(list, remote);
+		return print_json(json_incref(list), e);
+	}
+	if (json_array_size(remote) > 0)
+		print_remote_groups(remote);
 	return 0;
 }
 
@@ -217,17 +230,11 @@ static int print_members(const struct segment *s, struct err *e)
 	return 0;
 }
 
-int run_group_show(const struct invocation *inv, struct err *e)
+static int print_local(const struct group *g, struct err *e)
 {
-	CLEANUP(group_close_p) struct group *g = NULL;
 	const struct segment_header *h;
 	char created[TIMESTAMP_SIZE];
-	int r = group_open(inv->arguments[0], &g, e);
 
-	if (r < 0)
-		return r;
-	if (inv->json)
-		return print_json(group_json(g, true), e);
 	h = segment_header(&g->segment);
 	format_timestamp(h->created_ns, created);
 	(void)printf("group     %s, made %s\n", g->name, created);
@@ -241,7 +248,37 @@ int run_group_show(const struct invocation *inv, struct err *e)
 	return print_members(&g->segment, e);
 }
 
+/* The group may be this machine's, the control plane's, or both by the same name. */
+int run_group_show(const struct invocation *inv, struct err *e)
+{
+	CLEANUP(group_close_p) struct group *g = NULL;
+	CLEANUP_JSON json_t *remote = NULL;
+	int r = group_open(inv->arguments[0], &g, e);
+
+	if (r == 0 || e->code == ERR_NOT_FOUND)
+		remote = remote_group(inv->arguments[0]);
+	if (r < 0 && !remote)
+		return r;
+	if (inv->json && g) {
+		json_t *j = group_json(g, true);
+
+		if (remote)
+			(void)json_object_set(j, "control_plane", remote);
+		return print_json(j, e);
+	}
+	if (inv->json)
+		return print_json(json_incref(remote), e);
+	r = g ? print_local(g, e) : 0;
+	if (g && remote)
+		(void)putchar('\n');
+	if (remote)
+		print_remote_group(remote);
+	return r;
+}
+
 int run_group_remove(const struct invocation *inv, struct err *e)
 {
-	return group_remove(inv->arguments[0], option(inv, "force") != NULL, e);
+	int r = group_remove(inv->arguments[0], option(inv, "force") != NULL, e);
+
+	return r < 0 && e->code == ERR_NOT_FOUND ? remote_group_remove(inv->arguments[0], e) : r;
 }

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/command.h"
+#include "cli/api_table.h"
 
 #define GROUP_NAMES "sosie group list --names"
 #define JSON_OPTION                                 \
@@ -94,6 +94,7 @@ const struct command commands[] = {
 		GROUP_NAMES, run_group_log},
 	{"group remove", "forget a group and all its values", "GROUP", 1, 1, false, remove_options,
 		NULL, "  sosie group remove demo", GROUP_NAMES, run_group_remove},
+	API_COMMANDS,
 	{"completion", "print a completion script for bash", NULL, 0, 0, false, NULL, NULL,
 		"  source <(sosie completion)", NULL, run_completion},
 	{"version", "print the version", NULL, 0, 0, false, NULL, NULL, NULL, NULL, run_version},
@@ -176,15 +177,19 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[1], "--version"))
 		return run_version(NULL, NULL);
 	r = command_parse(argc - 1, argv + 1, &inv, &e);
+	if (r > 0)
+		return 0; /* helped */
 	if (r == 0)
 		r = inv.command->run(&inv, &e);
 	if (r >= 0 && fflush(stdout) != 0)
 		r = err_set(&e, ERR_INTERNAL, "writing the output failed");
 	if (r >= 0)
-		return 0;
+		return r;
 	report(&e, inv.json);
 	/* As env(1) and its like do: apart from the statuses of the program that was to run. */
 	if (inv.command && inv.command->run == run_program)
 		return e.code == ERR_NOT_FOUND ? 127 : e.code == ERR_FORBIDDEN ? 126 : 125;
+	if (inv.command && inv.command->run == run_exec)
+		return 125;
 	return err_exit_status(e.code);
 }

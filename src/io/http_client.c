@@ -151,7 +151,7 @@ static int set_headers(struct http_pending *p, const struct http_call *call)
 	char line[256];
 	int n, r = 0;
 
-	if (call->body) {
+	if (call->body || call->body_file) {
 		n = snprintf(line, sizeof(line), "Content-Type: %s",
 			call->content_type ? call->content_type : "application/json");
 		if (n < 0 || (size_t)n >= sizeof(line))
@@ -184,6 +184,11 @@ static bool set_body(struct http_pending *p, const struct http_call *call)
 	if (call->body) {
 		SET(POSTFIELDSIZE_LARGE, (curl_off_t)call->body_size);
 		SET(COPYPOSTFIELDS, (const char *)call->body);
+	}
+	if (call->body_file) {
+		SET(UPLOAD, 1L);
+		SET(READDATA, call->body_file);
+		SET(INFILESIZE_LARGE, (curl_off_t)call->body_size);
 	}
 	if (!strcmp(method, "HEAD"))
 		SET(NOBODY, 1L);

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <systemd/sd-event.h>
 
 #include "base/buf.h"
@@ -54,6 +55,8 @@ struct http_call {
 	const char *content_type; /* of body ["application/json"] */
 	const void *body;         /* copied */
 	size_t body_size;
+	/* Or a file, read from where it stands; of body_size bytes. It stays the caller's. */
+	FILE *body_file;
 	const char *headers[HTTP_CALL_HEADERS]; /* further ones, "Name: value" */
 	uint64_t connect_timeout_ns;            /* [10 s] */
 	/* The whole call [60 s]; UINT64_MAX: none, as for long polls and streams. */
