@@ -52,11 +52,16 @@ static void pass_requests_on(struct follower_side *side)
 	struct request r;
 
 	/* While there is no link they stay where they are, in the members' memory. */
-	while (side->link && link_is_ready(side->link) && request_take(s, &r)) {
-		/* A request that makes no sense is its poster's own trouble. */
-		if (importer_put_request(&side->importer, &side->up, &r) < 0 ||
-			side->up.size > REPLICA_BATCH_BYTES)
-			break;
+	while (side->link && link_is_ready(side->link) && side->up.size <= REPLICA_BATCH_BYTES &&
+		request_take(s, &r)) {
+		size_t before = side->up.size;
+
+		/* A request that makes no sense is its poster's own trouble: nothing of it is sent.
+		 */
+		if (importer_put_request(&side->importer, &side->up, &r) < 0) {
+			side->up.size = before;
+			side->up.error = 0;
+		}
 	}
 	if (side->up.size > 0 && side->link && link_is_ready(side->link))
 		(void)send_entries(side);
