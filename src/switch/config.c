@@ -85,6 +85,27 @@ static int compare_ports(const void *a, const void *b)
 	return (x->ip > y->ip) - (x->ip < y->ip);
 }
 
+static int compare_macs(const void *a, const void *b)
+{
+	const struct port *x = a, *y = b;
+
+	return memcmp(&x->mac, &y->mac, sizeof(x->mac));
+}
+
+/* Leaves the ports in the order of their addresses. */
+static int sort_ports(struct config *c, struct err *e)
+{
+	qsort(c->port, c->port_count, sizeof(*c->port), compare_macs);
+	for (size_t i = 1; i < c->port_count; i++)
+		if (mac_equal(c->port[i].mac, c->port[i - 1].mac))
+			return err_set(e, ERR_INVALID, "two ports have the same Ethernet address");
+	qsort(c->port, c->port_count, sizeof(*c->port), compare_ports);
+	for (size_t i = 1; i < c->port_count; i++)
+		if (c->port[i].ip == c->port[i - 1].ip)
+			return err_set(e, ERR_INVALID, "two ports have the same IP address");
+	return 0;
+}
+
 struct port *config_find(const struct config *c, uint32_t ip)
 {
 	const struct port wanted = {.ip = ip};
@@ -340,11 +361,7 @@ static int parse_ports(const json_t *network, struct config *c, struct err *e)
 				"port %zu has no guest's address of the network", i);
 		c->port_count++;
 	}
-	qsort(c->port, c->port_count, sizeof(*c->port), compare_ports);
-	for (i = 1; i < c->port_count; i++)
-		if (c->port[i].ip == c->port[i - 1].ip)
-			return err_set(e, ERR_INVALID, "two ports have the same address");
-	return 0;
+	return sort_ports(c, e);
 }
 
 static int parse_nics(const json_t *local, struct config *c, struct err *e)
