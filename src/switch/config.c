@@ -153,12 +153,13 @@ static int get_cidr_or(const json_t *o, const char *name, struct cidr *ret, stru
 	return cidr_parse(text, ret) < 0 ? bad(e, name, text, "network such as 10.0.0.0/8") : 0;
 }
 
+/* An empty one is missing too: a host that has told none yet. */
 static int get_address_or(const json_t *o, const char *name, struct address *ret, struct err *e)
 {
 	const char *text;
 	int r = json_get_string_or(o, name, TEXT_MAX, NULL, &text, e);
 
-	if (r < 0 || !text)
+	if (r < 0 || !text || text[0] == '\0')
 		return r;
 	return address_parse(text, ret) < 0 ? bad(e, name, text, "numeric ADDRESS:PORT") : 0;
 }
