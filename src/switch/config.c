@@ -85,6 +85,27 @@ static int compare_ports(const void *a, const void *b)
 	return (x->ip > y->ip) - (x->ip < y->ip);
 }
 
+static int compare_macs(const void *a, const void *b)
+{
+	const struct port *x = a, *y = b;
+
+	return memcmp(&x->mac, &y->mac, sizeof(x->mac));
+}
+
+/* Leaves the ports in the order of their addresses. */
+static int sort_ports(struct config *c, struct err *e)
+{
+	qsort(c->port, c->port_count, sizeof(*c->port), compare_macs);
+	for (size_t i = 1; i < c->port_count; i++)
+		if (mac_equal(c->port[i].mac, c->port[i - 1].mac))
+			return err_set(e, ERR_INVALID, "two ports have the same Ethernet address");
+	qsort(c->port, c->port_count, sizeof(*c->port), compare_ports);
+	for (size_t i = 1; i < c->port_count; i++)
+		if (c->port[i].ip == c->port[i - 1].ip)
+			return err_set(e, ERR_INVALID, "two ports have the same IP address");
+	return 0;
+}
+
 struct port *config_find(const struct config *c, uint32_t ip)
 {
 	const struct port wanted = {.ip = ip};
@@ -132,12 +153,13 @@ static int get_cidr_or(const json_t *o, const char *name, struct cidr *ret, stru
 	return cidr_parse(text, ret) < 0 ? bad(e, name, text, "network such as 10.0.0.0/8") : 0;
 }
 
+/* An empty one is missing too: a host that has told none yet. */
 static int get_address_or(const json_t *o, const char *name, struct address *ret, struct err *e)
 {
 	const char *text;
 	int r = json_get_string_or(o, name, TEXT_MAX, NULL, &text, e);
 
-	if (r < 0 || !text)
+	if (r < 0 || !text || text[0] == '\0')
 		return r;
 	return address_parse(text, ret) < 0 ? bad(e, name, text, "numeric ADDRESS:PORT") : 0;
 }
@@ -340,11 +362,7 @@ static int parse_ports(const json_t *network, struct config *c, struct err *e)
 				"port %zu has no guest's address of the network", i);
 		c->port_count++;
 	}
-	qsort(c->port, c->port_count, sizeof(*c->port), compare_ports);
-	for (i = 1; i < c->port_count; i++)
-		if (c->port[i].ip == c->port[i - 1].ip)
-			return err_set(e, ERR_INVALID, "two ports have the same address");
-	return 0;
+	return sort_ports(c, e);
 }
 
 static int parse_nics(const json_t *local, struct config *c, struct err *e)

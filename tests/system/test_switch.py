@@ -344,6 +344,7 @@ def test_a_bad_configuration_is_refused_and_changes_nothing(pair):
         changed(good, "10.0.1.1", "network", "gateway"),
         changed(good, "ab", "network", "key"), changed(good, 1 << 24, "network", "vni"),
         changed(good, IP_B, "network", "ports", 0, "ip"),
+        changed(good, MAC_B, "network", "ports", 0, "mac"),
         changed(good, "10.0.0.1", "network", "ports", 0, "ip"),
         changed(good, "10.0.0.255", "network", "ports", 0, "ip"),
         changed(good, "010.0.0.5", "network", "ports", 0, "ip"),
@@ -605,6 +606,35 @@ def test_connections_outlive_the_switch(real, tmp_path):
     finally:
         server.kill()
         server.communicate()
+
+
+@pytest.mark.rows("P5")
+def test_qemu_itself_is_served_and_found_again(stage):
+    """A real machine whose firmware (iPXE) asks for its address, and a switch that is killed."""
+    path, console = os.path.join(stage.folder, "nic0.sock"), os.path.join(stage.folder, "console")
+    net = stage.switch()
+    net.configure(network_of(PORT_A), {"nics": [{"mac": MAC_A, "socket": path}]})
+    machine = subprocess.Popen([
+        "qemu-system-x86_64", "-accel", "tcg", "-machine", "q35,graphics=off", "-m", "64",
+        "-nodefaults", "-display", "none", "-serial", f"file:{console}", "-boot", "n",
+        "-netdev", f"stream,id=n0,server=on,addr.type=unix,addr.path={path}",
+        "-device", f"virtio-net-pci,netdev=n0,mac={MAC_A}"])
+    try:
+        wait_for(lambda: net.nic(MAC_A)["connected"], "QEMU to be found")
+        net.kill()
+        net.start()
+        wait_for(lambda: net.nic(MAC_A)["connected"], "QEMU to be found again")
+
+        def has_address():
+            assert machine.poll() is None
+            with open(console, encoding="utf-8", errors="replace") as text:
+                return f"{IP_A}/255.255.255.0 gw 10.0.0.1" in text.read()
+
+        wait_for(has_address, "the firmware to get its address", patience=240)
+        assert net.count(MAC_A, "services") >= 2
+    finally:
+        machine.kill()
+        machine.wait()
 
 
 # The overlay.

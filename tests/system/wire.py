@@ -41,14 +41,14 @@ def checksum(data):
     return ~total & 0xffff
 
 
-def wait_for(condition, what):
+def wait_for(condition, what, patience=PATIENCE):
     """Until the condition holds; returns its value."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
+        assert time.monotonic() < deadline, f"not within {patience} s: {what}"
         time.sleep(0.01)
 
 
