@@ -325,7 +325,7 @@ static int make_join_token(struct cluster *u, struct err *e)
 {
 	CLEANUP_JSON json_t *answer = NULL;
 	char path[PATH_MAX];
-	const char *token;
+	const char *token = "";
 	int r = api_call(&u->api, "POST", "/v1/join-tokens", NULL, &answer, e);
 
 	if (r == 0)

@@ -119,8 +119,8 @@ int service_start(
 
 bool service_alive(const struct service *p)
 {
-	uint64_t started;
-	bool zombie;
+	uint64_t started = 0;
+	bool zombie = false;
 
 	return p->pid > 0 && read_stat(p->pid, &started, &zombie) == 0 && !zombie &&
 	       started == p->started;

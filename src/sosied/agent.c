@@ -294,7 +294,7 @@ static int give_token(
 int route_agent_register(struct call *c, json_t **ret, struct err *e)
 {
 	char secret[SECRET_SIZE];
-	struct store_host h;
+	struct store_host h = {0};
 	struct err why = {0};
 	int r = store_host_by_name(c->d->store, text(c->body, "host"), &h, &why);
 
@@ -334,7 +334,7 @@ static int parse_wait(
 
 int route_agent_desired(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_host h;
+	struct store_host h = {0};
 	unsigned int wait_s = 0;
 	uint64_t known = 0;
 	int r = parse_wait(c, "revision", &known, &wait_s, e);
@@ -353,7 +353,7 @@ static int observe(struct call *c, const json_t *seen, uint64_t revision, struct
 {
 	struct store_observation o = {.desired_revision = revision};
 	char reason[sizeof(((struct store_instance *)0)->reason)];
-	struct store_instance i;
+	struct store_instance i = {0};
 	struct err why = {0};
 	int r = store_instance_get(c->d->store, store_scope_all(), text(seen, "id"), &i, &why);
 
@@ -378,7 +378,7 @@ static int observe(struct call *c, const json_t *seen, uint64_t revision, struct
 static int revive(struct call *c, const struct store_host *before, struct err *e)
 {
 	bool was_heard = host_heard(c->d, before);
-	struct store_host h;
+	struct store_host h = {0};
 	int r = store_host_get(c->d->store, before->id, &h, e);
 
 	if (r == 0 && (h.state == STORE_HOST_ENROLLED || h.state == STORE_HOST_OFFLINE)) {
@@ -417,7 +417,7 @@ int route_agent_observed(struct call *c, json_t **ret, struct err *e)
 {
 	const json_t *list = json_object_get(c->body, "instances");
 	uint64_t revision = number(c->body, "revision");
-	struct store_host h;
+	struct store_host h = {0};
 	int r = store_host_get(c->d->store, c->token.host_id, &h, e);
 
 	if (r == 0)
@@ -458,7 +458,7 @@ static int take_event(struct call *c, const json_t *event, struct err *e)
 int route_agent_events(struct call *c, json_t **ret, struct err *e)
 {
 	const json_t *list = json_object_get(c->body, "events");
-	struct store_host h;
+	struct store_host h = {0};
 	uint64_t last;
 	int r = store_host_get(c->d->store, c->token.host_id, &h, e);
 
@@ -486,7 +486,7 @@ static int find_image(struct call *c, struct store_image *ret, struct err *e)
 	int n = host_instances(c->d, c->token.host_id, &rows, e);
 
 	for (int i = 0; i < n; i++) {
-		struct store_image image;
+		struct store_image image = {0};
 		int r = store_image_get(
 			c->d->store, store_scope_all(), rows[i].image_id, &image, e);
 
@@ -504,7 +504,7 @@ int route_agent_image(struct call *c, json_t **ret, struct err *e)
 {
 	CLEANUP_CLOSE int fd = -1;
 	const char *known = http_header(c->request, "If-None-Match");
-	struct store_image image;
+	struct store_image image = {0};
 	char etag[STORE_HASH_SIZE + 2];
 	struct stat st;
 	int r = find_image(c, &image, e);

@@ -40,7 +40,7 @@ bool host_heard(const struct sosied *d, const struct store_host *host)
 static int give_up(struct sosied *d, const char *host_id, struct err *e)
 {
 	CLEANUP_TRANSACTION struct store_transaction t = {0};
-	struct store_host h;
+	struct store_host h = {0};
 	int r = store_begin(d->store, STORE_WRITE, &t, e);
 
 	if (r == 0)

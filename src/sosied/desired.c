@@ -35,7 +35,7 @@ static const char *state_word(const struct store_instance *i)
 static int group_part(struct sosied *d, const struct store_instance *i, const char *host_id,
 	json_t **ret, struct err *e)
 {
-	struct store_group g;
+	struct store_group g = {0};
 	int r;
 
 	if (!i->group_id[0]) {
@@ -53,8 +53,8 @@ static int instance_part(
 	struct sosied *d, const struct store_instance *i, json_t **ret, struct err *e)
 {
 	CLEANUP_BUF struct buf user_data = BUF_INIT(STORE_USER_DATA_MAX + 1);
-	struct store_tenant tenant;
-	struct store_image image;
+	struct store_tenant tenant = {0};
+	struct store_image image = {0};
 	json_t *group = NULL, *j;
 	int r = store_tenant_get(d->store, i->tenant_id, &tenant, e);
 
@@ -133,7 +133,7 @@ static int ports_part(struct sosied *d, const struct store_network *n, json_t *l
 static int rules_part(struct sosied *d, const struct store_network *n, json_t *list, struct err *e)
 {
 	CLEANUP_FREE struct store_security_rule *rules = calloc(RULES_MAX, sizeof(*rules));
-	struct store_security_group group;
+	struct store_security_group group = {0};
 	char ports[16];
 	int got;
 
@@ -160,7 +160,7 @@ static int publish_part(struct sosied *d, const struct store_network *n, const c
 	json_t *list, struct err *e)
 {
 	CLEANUP_FREE struct store_published_port *rows = calloc(STORE_PAGE_MAX, sizeof(*rows));
-	struct store_port port;
+	struct store_port port = {0};
 	int got;
 
 	if (!rows)
@@ -226,7 +226,7 @@ static int one_group(struct sosied *d, const char *group_id, json_t **ret, struc
 	CLEANUP_JSON json_t *hosts = json_array();
 	CLEANUP_ROSTER struct roster roster = {0};
 	struct store_host source = {0};
-	struct store_group g;
+	struct store_group g = {0};
 	int r = store_group_get(d->store, store_scope_all(), group_id, &g, e);
 
 	if (r == 0)

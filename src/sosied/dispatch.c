@@ -63,7 +63,7 @@ static void note_use(struct sosied *d, const struct store_token *token)
 static int authenticate(struct call *c, struct err *e)
 {
 	const char *secret = http_bearer(c->request);
-	struct store_token token;
+	struct store_token token = {0};
 	struct err why = {0};
 	char hash[STORE_HASH_SIZE];
 	int r;

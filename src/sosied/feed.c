@@ -148,7 +148,7 @@ static void feed_stream(struct watcher *w)
 static int read_desired(struct sosied *d, const char *host_id, json_t **ret, struct err *e)
 {
 	CLEANUP_TRANSACTION struct store_transaction t = {0};
-	struct store_host host;
+	struct store_host host = {0};
 	int r = store_begin(d->store, STORE_READ, &t, e);
 
 	if (r == 0)
@@ -158,7 +158,7 @@ static int read_desired(struct sosied *d, const char *host_id, json_t **ret, str
 
 static void look_desired(struct watcher *w)
 {
-	struct store_host host;
+	struct store_host host = {0};
 	struct err e = {.code = ERR_INTERNAL};
 	json_t *desired = NULL;
 	int r = store_host_get(w->d->store, w->host_id, &host, &e);

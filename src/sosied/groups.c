@@ -126,7 +126,7 @@ int group_review(struct sosied *d, const char *group_id, struct err *e)
 	struct succession_member members[SUCCESSION_MEMBERS_MAX];
 	size_t primary = SUCCESSION_NONE, source = SUCCESSION_NONE;
 	CLEANUP_ROSTER struct roster roster = {0};
-	struct store_group g;
+	struct store_group g = {0};
 	int r;
 
 	if (!group_id[0])
@@ -244,7 +244,7 @@ int route_groups_list(struct call *c, json_t **ret, struct err *e)
 
 int route_groups_show(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_group g;
+	struct store_group g = {0};
 	int r = group_find(c, c->params[0], &g, e);
 
 	if (r < 0)
@@ -256,7 +256,7 @@ int route_groups_show(struct call *c, json_t **ret, struct err *e)
 
 int route_groups_delete(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_group g;
+	struct store_group g = {0};
 	int r = group_find(c, c->params[0], &g, e);
 
 	(void)ret;

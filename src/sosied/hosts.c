@@ -74,7 +74,7 @@ int route_hosts_list(struct call *c, json_t **ret, struct err *e)
 
 int route_hosts_show(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_host host;
+	struct store_host host = {0};
 	int r = find(c, &host, e);
 
 	if (r < 0)
@@ -140,7 +140,7 @@ int host_revoke(struct sosied *d, const char *host_id, const char *keep, struct 
 static int set_state(
 	struct call *c, enum store_host_state state, const char *kind, json_t **ret, struct err *e)
 {
-	struct store_host host;
+	struct store_host host = {0};
 	int r = find(c, &host, e);
 
 	if (r == 0)
@@ -166,7 +166,7 @@ int route_hosts_drain(struct call *c, json_t **ret, struct err *e)
 
 int route_hosts_undrain(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_host host;
+	struct store_host host = {0};
 	int r = find(c, &host, e);
 
 	if (r < 0)
@@ -202,7 +202,7 @@ static int rescue_all(
 int route_hosts_fence(struct call *c, json_t **ret, struct err *e)
 {
 	CLEANUP_JSON json_t *outcomes = json_array();
-	struct store_host host;
+	struct store_host host = {0};
 	int r = find(c, &host, e);
 
 	if (r < 0)
@@ -225,7 +225,7 @@ int route_hosts_fence(struct call *c, json_t **ret, struct err *e)
 
 int route_hosts_delete(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_host host;
+	struct store_host host = {0};
 	int r = find(c, &host, e);
 
 	(void)ret;

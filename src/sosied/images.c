@@ -77,7 +77,7 @@ int image_find(struct call *c, const char *name, struct store_image *ret, struct
 
 int image_find_ready(struct call *c, const char *name, struct store_image *ret, struct err *e)
 {
-	struct store_image image;
+	struct store_image image = {0};
 	int r = image_find(c, name, &image, e);
 
 	if (r < 0)
@@ -106,7 +106,7 @@ int route_images_list(struct call *c, json_t **ret, struct err *e)
 
 int route_images_show(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_image image;
+	struct store_image image = {0};
 	int r = image_find(c, c->params[0], &image, e);
 
 	if (r < 0)
@@ -163,7 +163,7 @@ int route_images_create(struct call *c, json_t **ret, struct err *e)
 	const char *version = json_string_value(json_object_get(c->body, "version"));
 	struct store_image image = {.state = STORE_IMAGE_IMPORTING};
 	CLEANUP_CLOSE int fd = -1;
-	struct image_facts facts;
+	struct image_facts facts = {0};
 	int r;
 
 	if (path[0] != '/')
@@ -184,7 +184,7 @@ int route_images_create(struct call *c, json_t **ret, struct err *e)
 
 int route_images_delete(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_image image;
+	struct store_image image = {0};
 	int r = image_find(c, c->params[0], &image, e);
 
 	(void)ret;
@@ -332,7 +332,7 @@ int route_images_upload(struct call *c, json_t **ret, struct err *e)
 	const char *version = http_query(c->request, "version");
 	const char *public = http_query(c->request, "public");
 	struct store_image image = {.state = STORE_IMAGE_READY};
-	struct image_facts facts;
+	struct image_facts facts = {0};
 	int r;
 
 	if (!u)
@@ -464,7 +464,7 @@ static void end_image(struct sosied *d, const struct err *failed)
 static void begin_image(struct sosied *d)
 {
 	struct digests *g = d->digests;
-	struct image_facts facts;
+	struct image_facts facts = {0};
 	struct err e = {0};
 	int r = open_image(g->image.path, &g->fd, &facts, &e);
 
@@ -519,7 +519,7 @@ static int on_work(sd_event_source *source, void *userdata)
 static void remove_leftovers(struct sosied *d)
 {
 	DIR *directory = opendir(d->images);
-	struct store_image image;
+	struct store_image image = {0};
 	char path[PATH_MAX];
 	struct dirent *entry;
 

@@ -136,7 +136,7 @@ int route_instances_list(struct call *c, json_t **ret, struct err *e)
 
 int route_instances_show(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_instance instance;
+	struct store_instance instance = {0};
 	int r = instance_find(c, c->params[0], &instance, e);
 
 	if (r < 0)
@@ -165,8 +165,8 @@ static int forget(struct sosied *d, const struct store_instance *i, struct err *
 
 static int act(struct call *c, enum life_action action, json_t **ret, struct err *e)
 {
-	struct store_instance i;
-	enum life_wish wish;
+	struct store_instance i = {0};
+	enum life_wish wish = LIFE_RUNNING;
 	char kind[48];
 	int r = instance_find(c, c->params[0], &i, e);
 
@@ -216,7 +216,7 @@ int route_instances_delete(struct call *c, json_t **ret, struct err *e)
 
 int instance_observed(struct sosied *d, const struct store_instance *before, struct err *e)
 {
-	struct store_instance i;
+	struct store_instance i = {0};
 	char kind[48];
 	int r = store_instance_get(d->store, store_scope_all(), before->id, &i, e);
 

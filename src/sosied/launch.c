@@ -211,7 +211,7 @@ int instance_place(struct sosied *d, struct store_instance *i, struct err *e)
 	const struct store_resources need = {i->cores, i->memory, i->disk};
 	enum placement_spread spread = SPREAD_ANY;
 	CLEANUP_FLEET struct fleet fleet = {0};
-	struct store_group group;
+	struct store_group group = {0};
 	size_t host;
 	int r = fleet_read(d, &fleet, e);
 
@@ -329,7 +329,7 @@ static int parse(struct launch *l, struct err *e)
 /* "web", or "web-3" where there are or will be others: the lowest numbers that are free. */
 static int name_instance(struct launch *l, char out[STORE_NAME_SIZE], struct err *e)
 {
-	struct store_instance taken;
+	struct store_instance taken = {0};
 	struct err why = {0};
 	int n, r;
 
@@ -421,7 +421,7 @@ static int publish_one(
 	struct launch *l, const struct store_instance *i, const json_t *item, struct err *e)
 {
 	const char *protocol = json_string_value(json_object_get(item, "protocol"));
-	struct store_published_port p;
+	struct store_published_port p = {0};
 
 	return network_publish(l->c, i->id, i->host_id,
 		word(&store_protocols, protocol ? protocol : "tcp"),

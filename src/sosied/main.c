@@ -142,7 +142,7 @@ static int open_store(struct sosied *d, const char *state, struct err *e)
 static int make_default_tenant(struct sosied *d, struct err *e)
 {
 	CLEANUP_TRANSACTION struct store_transaction t = {0};
-	struct store_tenant tenant;
+	struct store_tenant tenant = {0};
 	struct err why = {0};
 	int r = store_begin(d->store, STORE_WRITE, &t, e);
 

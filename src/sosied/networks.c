@@ -136,7 +136,7 @@ static int create(struct store *s, const struct source *source, const char *tena
 int network_create_default(
 	struct store *s, const struct source *source, const char *tenant_id, struct err *e)
 {
-	struct store_network n;
+	struct store_network n = {0};
 	struct subnet subnet;
 	int r = subnet_check_tenant(DEFAULT_CIDR, &subnet, e);
 
@@ -145,7 +145,7 @@ int network_create_default(
 
 int network_delete(struct store *s, const struct store_network *network, struct err *e)
 {
-	struct store_security_group group;
+	struct store_security_group group = {0};
 	int r = store_network_delete(s, store_scope_tenant(network->tenant_id), network->id, e);
 
 	if (r == 0)
@@ -180,7 +180,7 @@ int route_networks_list(struct call *c, json_t **ret, struct err *e)
 
 int route_networks_create(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_network n;
+	struct store_network n = {0};
 	struct subnet subnet;
 	int r = subnet_check_tenant(
 		json_string_value(json_object_get(c->body, "cidr")), &subnet, e);
@@ -201,7 +201,7 @@ int route_networks_create(struct call *c, json_t **ret, struct err *e)
 
 int route_networks_show(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_network n;
+	struct store_network n = {0};
 	int r = network_find(c, c->params[0], &n, e);
 
 	if (r < 0)
@@ -213,7 +213,7 @@ int route_networks_show(struct call *c, json_t **ret, struct err *e)
 
 int route_networks_delete(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_network n;
+	struct store_network n = {0};
 	int r = network_find(c, c->params[0], &n, e);
 
 	(void)ret;
@@ -230,7 +230,7 @@ int route_networks_delete(struct call *c, json_t **ret, struct err *e)
 /* The security group of the network that the path names. */
 static int find_rules(struct call *c, struct store_security_group *ret, struct err *e)
 {
-	struct store_network n;
+	struct store_network n = {0};
 	int r = network_find(c, c->params[0], &n, e);
 
 	return r < 0 ? r : store_security_group_by_name(c->d->store, n.tenant_id, n.name, ret, e);
@@ -251,7 +251,7 @@ static json_t *rule_view(struct call *c, const void *row)
 static int rule_read(
 	struct call *c, const struct store_page *after, void *rows, size_t max, struct err *e)
 {
-	struct store_security_group group;
+	struct store_security_group group = {0};
 	int r = find_rules(c, &group, e);
 
 	return r < 0 ? r
@@ -303,7 +303,7 @@ static int parse_rule(struct call *c, struct store_security_rule *rule, struct e
 int route_rules_create(struct call *c, json_t **ret, struct err *e)
 {
 	struct store_security_rule rule = {0};
-	struct store_security_group group;
+	struct store_security_group group = {0};
 	int r = find_rules(c, &group, e);
 
 	if (r == 0)
@@ -322,8 +322,8 @@ int route_rules_create(struct call *c, json_t **ret, struct err *e)
 
 int route_rules_delete(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_security_group group;
-	struct store_security_rule rule;
+	struct store_security_group group = {0};
+	struct store_security_rule rule = {0};
 	int r = find_rules(c, &group, e);
 
 	(void)ret;
@@ -392,7 +392,7 @@ int network_join(struct call *c, const struct store_network *n, const char (*ids
 {
 	struct store *s = c->d->store;
 	CLEANUP_POOL struct address_pool pool = {0};
-	struct store_security_group group;
+	struct store_security_group group = {0};
 	struct subnet subnet;
 	uint32_t address = 0;
 	int r = subnet_check_tenant(n->cidr, &subnet, e);
@@ -484,7 +484,7 @@ int network_publish(struct call *c, const char *instance_id, const char *host_id
 {
 	struct store_published_port p = {
 		.protocol = protocol, .host_port = host_port, .guest_port = guest_port};
-	struct store_port port;
+	struct store_port port = {0};
 	int r = store_port_list(c->d->store, store_scope_all(), "", instance_id, NULL, &port, 1, e);
 
 	if (r < 0)
@@ -508,8 +508,8 @@ int network_publish(struct call *c, const char *instance_id, const char *host_id
 int route_published_create(struct call *c, json_t **ret, struct err *e)
 {
 	const char *protocol = json_string_value(json_object_get(c->body, "protocol"));
-	struct store_published_port p;
-	struct store_instance instance;
+	struct store_published_port p = {0};
+	struct store_instance instance = {0};
 	int64_t guest_port = 0, host_port = 0;
 	int r = instance_find(
 		c, json_string_value(json_object_get(c->body, "instance")), &instance, e);
@@ -535,7 +535,7 @@ int route_published_create(struct call *c, json_t **ret, struct err *e)
 
 int route_published_delete(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_published_port p;
+	struct store_published_port p = {0};
 	int r = store_published_port_get(c->d->store, c->scope, c->params[0], &p, e);
 
 	(void)ret;
@@ -565,7 +565,7 @@ json_t *network_published(struct store *s, const char *instance_id)
 {
 	struct store_published_port rows[INSTANCE_PUBLISH_MAX];
 	json_t *list = json_array();
-	struct store_port port;
+	struct store_port port = {0};
 	int n = store_port_list(s, store_scope_all(), "", instance_id, NULL, &port, 1, NULL);
 
 	if (n > 0)

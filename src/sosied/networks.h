@@ -21,8 +21,8 @@ int network_find(struct call *c, const char *name, struct store_network *ret, st
  * Gives the n instances (ids) an address each in the network. ERR_NO_CAPACITY when there are not
  * enough.
  */
-int network_join(struct call *c, const struct store_network *network,
-	const char (*ids)[STORE_ID_SIZE], size_t n, struct err *e);
+int network_join(struct call *c, const struct store_network *n, const char (*ids)[STORE_ID_SIZE],
+	size_t count, struct err *e);
 /*
  * Publishes the instance's port on its host; host_port 0: one that is free. The instance must be
  * on a host.

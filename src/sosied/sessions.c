@@ -272,7 +272,7 @@ int route_sessions_create(struct call *c, json_t **ret, struct err *e)
 {
 	bool exec = !strcmp(json_string_value(json_object_get(c->body, "kind")), "exec");
 	size_t arguments = json_array_size(json_object_get(c->body, "argv"));
-	struct store_instance i;
+	struct store_instance i = {0};
 	struct session *s = NULL;
 	int r = instance_find(c, c->params[0], &i, e);
 
@@ -405,7 +405,8 @@ int route_sessions_input(struct call *c, json_t **ret, struct err *e)
 	s->used_ns = monotonic_ns(c->d);
 	if (s->taker && has_input(s, s->taker_offset))
 		give_input(s);
-	*ret = json_pack("{s:I}", "offset", (json_int_t)(s->input_offset + s->input.size));
+	*ret = json_pack(
+		"{s:I}", "offset", (json_int_t)s->input_offset + (json_int_t)s->input.size);
 	return 0;
 }
 
@@ -456,7 +457,7 @@ int route_agent_session_input(struct call *c, json_t **ret, struct err *e)
 	if (offset < s->input_offset || offset > s->input_offset + s->input.size)
 		return err_set(e, ERR_CONFLICT, "input is kept from %llu to %llu",
 			(unsigned long long)s->input_offset,
-			(unsigned long long)(s->input_offset + s->input.size));
+			(unsigned long long)s->input_offset + (unsigned long long)s->input.size);
 	if (s->taker)
 		return err_set(e, ERR_CONFLICT, "somebody waits for this input already");
 	buf_consume(&s->input, (size_t)(offset - s->input_offset));

@@ -99,7 +99,7 @@ int route_tenants_list(struct call *c, json_t **ret, struct err *e)
 static int find(struct call *c, struct store_tenant *ret, struct err *e)
 {
 	const char *name = c->params[0];
-	struct store_tenant t;
+	struct store_tenant t = {0};
 	int r;
 
 	r = is_id(name) ? store_tenant_get(c->d->store, name, &t, e)
@@ -141,7 +141,7 @@ int route_tenants_create(struct call *c, json_t **ret, struct err *e)
 
 int route_tenants_show(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_tenant t;
+	struct store_tenant t = {0};
 	int r = find(c, &t, e);
 
 	if (r < 0)
@@ -154,7 +154,7 @@ int route_tenants_show(struct call *c, json_t **ret, struct err *e)
 /* The default network came with the tenant and goes with it, when nothing is in it. */
 static int delete_default_network(struct call *c, const char *tenant_id, struct err *e)
 {
-	struct store_network network;
+	struct store_network network = {0};
 	struct err why = {0};
 	int r = store_network_by_name(c->d->store, tenant_id, DEFAULT_NETWORK, &network, &why);
 
@@ -169,7 +169,7 @@ static int delete_default_network(struct call *c, const char *tenant_id, struct 
 
 int route_tenants_delete(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_tenant t;
+	struct store_tenant t = {0};
 	int r = find(c, &t, e);
 
 	(void)ret;

@@ -86,7 +86,7 @@ int route_volumes_list(struct call *c, json_t **ret, struct err *e)
 
 int route_volumes_show(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_volume v;
+	struct store_volume v = {0};
 	int r = find(c, &v, e);
 
 	if (r < 0)
@@ -102,7 +102,7 @@ static int choose_host(struct call *c, uint64_t size, char ret[STORE_ID_SIZE], s
 	const char *named = json_string_value(json_object_get(c->body, "instance"));
 	const struct placement_size need = {.disk = size};
 	CLEANUP_FLEET struct fleet fleet = {0};
-	struct store_instance instance;
+	struct store_instance instance = {0};
 	size_t host;
 	int r;
 
@@ -166,8 +166,8 @@ static int update(
 
 int route_volumes_attach(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_instance instance;
-	struct store_volume v;
+	struct store_instance instance = {0};
+	struct store_volume v = {0};
 	int r = find(c, &v, e);
 
 	if (r == 0)
@@ -195,7 +195,7 @@ int route_volumes_attach(struct call *c, json_t **ret, struct err *e)
 
 int route_volumes_detach(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_volume v;
+	struct store_volume v = {0};
 	int r = find(c, &v, e);
 
 	if (r == 0)
@@ -211,7 +211,7 @@ int route_volumes_detach(struct call *c, json_t **ret, struct err *e)
 
 int route_volumes_delete(struct call *c, json_t **ret, struct err *e)
 {
-	struct store_volume v;
+	struct store_volume v = {0};
 	int r = find(c, &v, e);
 
 	(void)ret;
