@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 #include "base/source.h"
@@ -54,6 +56,7 @@ struct cluster {
 	size_t n;
 	struct api api;
 	const char *accel;
+	char cores[24], memory[24], disk[24]; /* of each host */
 };
 
 static uint64_t now_ns(void)
@@ -334,6 +337,22 @@ static int make_join_token(struct cluster *u, struct err *e)
 	return r < 0 ? r : write_file(path, token, e);
 }
 
+/* What one of n hosts on this machine may give to guests: together no more than there is. */
+static int share_machine(struct cluster *u, unsigned int n, struct err *e)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN), pages = sysconf(_SC_PHYS_PAGES);
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	struct statvfs disk;
+
+	if (cores < 1 || pages < 1 || statvfs(u->folder, &disk) < 0)
+		return err_errno(e, -errno, "learn what this machine has");
+	(void)snprintf(u->cores, sizeof(u->cores), "%ld", MAX(cores / (long)n, 1L));
+	(void)snprintf(u->memory, sizeof(u->memory), "%" PRIu64, (uint64_t)pages * page / n);
+	(void)snprintf(
+		u->disk, sizeof(u->disk), "%" PRIu64, (uint64_t)disk.f_bavail * disk.f_frsize / n);
+	return 0;
+}
+
 static int start_host(struct cluster *u, unsigned int number, struct err *e)
 {
 	char program[PATH_MAX], state[PATH_MAX], token[PATH_MAX], folder[PATH_MAX], name[NAME_SIZE];
@@ -349,9 +368,9 @@ static int start_host(struct cluster *u, unsigned int number, struct err *e)
 	if (r < 0)
 		return err_errno(e, r, "make room for %s", name);
 	return launch_process(u, name,
-		(const char *const[]){program, "--state", state, "--control", u->api.url,
-			"--join-token-file", token, "--host", name, u->accel ? "--accel" : NULL,
-			u->accel, NULL},
+		(const char *const[]){program, "--state", state, "--url", u->api.url,
+			"--join-token-file", token, "--name", name, "--cores", u->cores, "--memory",
+			u->memory, "--disk", u->disk, u->accel ? "--accel" : NULL, u->accel, NULL},
 		NULL, e);
 }
 
@@ -470,6 +489,8 @@ static int bring_up(
 
 	if (r == 0)
 		r = make_join_token(u, e);
+	if (r == 0)
+		r = share_machine(u, hosts, e);
 	for (unsigned int i = 1; r == 0 && i <= hosts; i++)
 		r = start_host(u, i, e);
 	if (r == 0)

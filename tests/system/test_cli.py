@@ -319,17 +319,17 @@ def test_events_are_followed_over_a_restart_of_the_reader(cli, control):
 HOSTD = '''#!/usr/bin/python3
 import argparse, json, os, sys, time, urllib.request
 p = argparse.ArgumentParser()
-for name in ("state", "control", "join-token-file", "host", "accel"):
+for name in ("state", "url", "join-token-file", "name", "accel", "cores", "memory", "disk"):
     p.add_argument("--" + name)
 o = p.parse_args()
 if os.environ.get("HOSTD_FAILS"):
     sys.exit("no QEMU on this machine")
 def call(path, body, token):
-    q = urllib.request.Request(o.control + path, json.dumps(body).encode(),
+    q = urllib.request.Request(o.url + path, json.dumps(body).encode(),
                                {"Authorization": "Bearer " + token})
     return json.load(urllib.request.urlopen(q))
-joined = call("/v1/agent/register", {"host": o.host, "accel": o.accel, "resources": {
-    "cores": 4, "memory_bytes": 1 << 32, "disk_bytes": 1 << 36}},
+joined = call("/v1/agent/register", {"host": o.name, "accel": o.accel, "resources": {
+    "cores": int(o.cores), "memory_bytes": int(o.memory), "disk_bytes": int(o.disk)}},
     open(o.join_token_file).read())
 while True:
     call("/v1/agent/observed", {"boot_id": "b", "revision": 0, "instances": []}, joined["token"])
