@@ -149,7 +149,7 @@ static void put_u64_be(uint8_t *p, uint64_t v)
 static void make_qcow2(uint8_t header[IMAGE_HEADER_SIZE], uint64_t size)
 {
 	memset(header, 0, IMAGE_HEADER_SIZE);
-	memcpy(header, "QFI\xfb", 4);
+	put_u32_be(header, 0x514649fb); /* "QFI" and 0xfb */
 	put_u32_be(header + 4, 3);
 	put_u32_be(header + 20, 16);
 	put_u64_be(header + 24, size);
