@@ -18,8 +18,8 @@ int tenant_create(struct store *s, const struct source *source, const char *name
 /* By id or by name, as the call may see it. */
 int network_find(struct call *c, const char *name, struct store_network *ret, struct err *e);
 /*
- * Gives the `count` instances (ids) an address each in the network. ERR_NO_CAPACITY when there are not
- * enough.
+ * Gives the `count` instances (ids) an address each in the network. ERR_NO_CAPACITY when there are
+ * not enough.
  */
 int network_join(struct call *c, const struct store_network *n, const char (*ids)[STORE_ID_SIZE],
 	size_t count, struct err *e);
