@@ -54,8 +54,8 @@ static int set_token(struct api *api, const char *token, struct err *e)
 static int read_stored(struct api *api, struct err *e)
 {
 	char state[PATH_MAX], path[PATH_MAX];
-	CLEANUP_FREE char *text = calloc(1, CONTROL_FILE_MAX + 1);
-	const char *where, *token;
+	CLEANUP_FREE char *text = zalloc(1, CONTROL_FILE_MAX + 1);
+	const char *where = "", *token = "";
 	CLEANUP_JSON json_t *j = NULL;
 	FILE *file;
 	size_t n;
@@ -96,10 +96,10 @@ int api_known(struct api *ret, struct err *e)
 		r = set_address(&api, where, e);
 		if (r == 0 && (!token || !*token)) {
 			(void)err_set(e, ERR_USAGE, "SOSIE_API is set, and SOSIE_TOKEN is not");
-			r = err_hint(e, "set both, or neither to use what 'sosie up' started");
+			return err_hint(e, "set both, or neither to use what 'sosie up' started");
 		}
 		if (r == 0)
-			r = set_token(&api, token, e);
+			r = set_token(&api, token ? token : "", e);
 		r = r < 0 ? r : 1;
 	}
 	if (r > 0)

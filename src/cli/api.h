@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "base/zalloc.h"
 #include "io/http_client.h"
 
 #define API_URL_MAX   512

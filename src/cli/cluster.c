@@ -184,7 +184,7 @@ static int add_loaded(struct cluster *u, const json_t *item, struct err *e)
 /* What an earlier up has started; after a reboot of the machine, nothing. */
 static int load(struct cluster *u, struct err *e)
 {
-	CLEANUP_FREE char *text = calloc(1, FILE_TEXT_MAX);
+	CLEANUP_FREE char *text = zalloc(1, FILE_TEXT_MAX);
 	char boot[BOOT_ID_SIZE], path[PATH_MAX];
 	const json_t *list = NULL;
 	CLEANUP_JSON json_t *j = NULL;
@@ -194,7 +194,9 @@ static int load(struct cluster *u, struct err *e)
 	in_folder(u, "processes.json", path);
 	if (access(path, F_OK) < 0)
 		return 0;
-	r = text ? read_text(path, text, FILE_TEXT_MAX, e) : err_errno(e, -ENOMEM, "read %s", path);
+	if (!text)
+		return err_errno(e, -ENOMEM, "read %s", path);
+	r = read_text(path, text, FILE_TEXT_MAX, e);
 	if (r >= 0)
 		r = json_parse(text, (size_t)r, NULL, &j, e);
 	if (r == 0)
@@ -237,7 +239,7 @@ static int launch_process(
 /* The last line of a process's log: what it died of. */
 static int explain_death(const struct cluster *u, const char *name, struct err *e)
 {
-	CLEANUP_FREE char *text = calloc(1, FILE_TEXT_MAX);
+	CLEANUP_FREE char *text = zalloc(1, FILE_TEXT_MAX);
 	char log[PATH_MAX], file[NAME_SIZE + 8], *line;
 	FILE *f;
 	long size;
@@ -560,7 +562,7 @@ static int run_up_locked(struct cluster *u, const struct invocation *inv, unsign
 int run_up(const struct invocation *inv, struct err *e)
 {
 	const char *hosts = option(inv, "hosts");
-	CLEANUP_FREE struct cluster *u = calloc(1, sizeof(*u));
+	CLEANUP_FREE struct cluster *u = zalloc(1, sizeof(*u));
 	sigset_t signals;
 	uint64_t n = 1;
 	int r;
@@ -585,16 +587,19 @@ int run_up(const struct invocation *inv, struct err *e)
 
 int run_down(const struct invocation *inv, struct err *e)
 {
-	CLEANUP_FREE struct cluster *u = calloc(1, sizeof(*u));
-	int r = u ? open_folder(u, e) : err_errno(e, -ENOMEM, "end");
+	CLEANUP_FREE struct cluster *u = zalloc(1, sizeof(*u));
+	int r;
 
+	if (!u)
+		return err_errno(e, -ENOMEM, "end");
+	r = open_folder(u, e);
 	if (r == 0)
 		r = load(u, e);
 	if (r == 0 && u->n == 0)
 		r = err_set(e, ERR_NOT_FOUND, "nothing was started here with 'sosie up'");
 	if (r == 0)
 		bring_down(u, option(inv, "keep-guests") != NULL);
-	if (u && u->lock >= 0)
+	if (u->lock >= 0)
 		(void)close(u->lock);
 	return r;
 }

@@ -37,7 +37,7 @@ static int add_count(json_t *body, const char *field, const struct invocation *i
 
 static int add_user_data(json_t *body, const char *file, struct err *e)
 {
-	CLEANUP_FREE char *text = calloc(1, USER_DATA_MAX + 1);
+	CLEANUP_FREE char *text = zalloc(1, USER_DATA_MAX + 1);
 	FILE *f = file ? fopen(file, "re") : NULL;
 	size_t n;
 

@@ -120,7 +120,7 @@ int service_start(
 bool service_alive(const struct service *p)
 {
 	uint64_t started = 0;
-	bool zombie = false;
+	bool zombie = true;
 
 	return p->pid > 0 && read_stat(p->pid, &started, &zombie) == 0 && !zombie &&
 	       started == p->started;

@@ -283,7 +283,7 @@ static int run_loop(struct session *s, struct err *e)
 static int run_session(
 	const struct invocation *inv, const json_t *body, bool console, struct err *e)
 {
-	CLEANUP_FREE struct session *s = calloc(1, sizeof(*s));
+	CLEANUP_FREE struct session *s = zalloc(1, sizeof(*s));
 	int r;
 
 	if (!s || !body)

@@ -56,13 +56,16 @@ int digest_end(struct digest *d, char out[DIGEST_HEX_SIZE])
 
 int digest_text(const void *bytes, size_t n, char out[DIGEST_HEX_SIZE])
 {
-	CLEANUP_DIGEST struct digest *d = digest_new();
+	struct digest *d = digest_new();
 	int r;
 
 	if (!d)
 		return -ENOMEM;
 	r = digest_add(d, bytes, n);
-	return r < 0 ? r : digest_end(d, out);
+	if (r == 0)
+		r = digest_end(d, out);
+	digest_free(d);
+	return r;
 }
 
 int base64_encode(struct buf *out, const void *bytes, size_t n)

@@ -16,8 +16,6 @@ struct digest; /* one being computed */
 /* NULL when out of memory. */
 struct digest *digest_new(void);
 void digest_free(struct digest *d);
-DEFINE_CLEANUP(struct digest *, digest_free);
-#define CLEANUP_DIGEST CLEANUP(digest_free_p)
 int digest_add(struct digest *d, const void *bytes, size_t n);
 /* In lower-case hexadecimal. d is used up: only to be freed. */
 int digest_end(struct digest *d, char out[DIGEST_HEX_SIZE]);

@@ -394,7 +394,7 @@ static int revive(struct call *c, const struct store_host *before, struct err *e
 
 static int update_resources(struct call *c, const json_t *resources, struct err *e)
 {
-	struct store_host h, was;
+	struct store_host h = {0}, was;
 	struct err why = {0};
 	int r = store_host_get(c->d->store, c->token.host_id, &h, e);
 

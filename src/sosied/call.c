@@ -132,7 +132,7 @@ int call_list(struct call *c, const struct listing *l, json_t **ret, struct err 
 	if (n < 0)
 		return n;
 	/* One more than asked for tells whether there is a next page. */
-	rows = calloc(p.limit + 1, l->size);
+	rows = zalloc(p.limit + 1, l->size);
 	if (!rows || !items)
 		return err_errno(e, -ENOMEM, "list");
 	n = l->read(c, &p.after, rows, p.limit + 1, e);
@@ -153,10 +153,10 @@ int call_list(struct call *c, const struct listing *l, json_t **ret, struct err 
 int event_add(struct store *s, const char *tenant_id, const char *kind, const char *subject,
 	json_t *data, struct err *e)
 {
-	CLEANUP_FREE char *text = data ? json_dumps(data, JSON_COMPACT) : strdup("{}");
+	CLEANUP_JSON json_t *given = data ? data : json_object();
+	CLEANUP_FREE char *text = given ? json_dumps(given, JSON_COMPACT) : NULL;
 	struct store_event event = {0};
 
-	json_decref(data);
 	if (!text)
 		return err_errno(e, -ENOMEM, "note an event");
 	if (strlen(text) >= sizeof(event.data))

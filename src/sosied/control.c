@@ -77,7 +77,7 @@ static bool went_silent(const struct control *k, const struct store_host *h, uin
 
 static void look_at_hosts(struct control *k)
 {
-	CLEANUP_FREE struct store_host *rows = calloc(HOSTS_PAGE, sizeof(*rows));
+	CLEANUP_FREE struct store_host *rows = zalloc(HOSTS_PAGE, sizeof(*rows));
 	uint64_t now_ns = realtime_ns(k->d);
 	char id[STORE_ID_SIZE] = "";
 	const struct store_page after = {NULL, id};

@@ -13,6 +13,7 @@
 #include <limits.h>
 
 #include "base/source.h"
+#include "base/zalloc.h"
 #include "io/http_server.h"
 #include "io/loop.h"
 #include "store/hosts.h"

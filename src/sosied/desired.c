@@ -106,7 +106,7 @@ static json_t *port_part(struct sosied *d, const struct store_port *port)
 
 static int ports_part(struct sosied *d, const struct store_network *n, json_t *list, struct err *e)
 {
-	CLEANUP_FREE struct store_port *ports = calloc(ROWS_PAGE, sizeof(*ports));
+	CLEANUP_FREE struct store_port *ports = zalloc(ROWS_PAGE, sizeof(*ports));
 	char tenant_id[STORE_ID_SIZE] = "", id[STORE_ID_SIZE] = "";
 	const struct store_page after = {tenant_id, id};
 	int got;
@@ -132,7 +132,7 @@ static int ports_part(struct sosied *d, const struct store_network *n, json_t *l
 
 static int rules_part(struct sosied *d, const struct store_network *n, json_t *list, struct err *e)
 {
-	CLEANUP_FREE struct store_security_rule *rules = calloc(RULES_MAX, sizeof(*rules));
+	CLEANUP_FREE struct store_security_rule *rules = zalloc(RULES_MAX, sizeof(*rules));
 	struct store_security_group group = {0};
 	char ports[16];
 	int got;
@@ -159,7 +159,7 @@ static int rules_part(struct sosied *d, const struct store_network *n, json_t *l
 static int publish_part(struct sosied *d, const struct store_network *n, const char *host_id,
 	json_t *list, struct err *e)
 {
-	CLEANUP_FREE struct store_published_port *rows = calloc(STORE_PAGE_MAX, sizeof(*rows));
+	CLEANUP_FREE struct store_published_port *rows = zalloc(STORE_PAGE_MAX, sizeof(*rows));
 	struct store_port port = {0};
 	int got;
 
@@ -201,7 +201,7 @@ static int network_part(struct sosied *d, const struct store_network *n, const c
 
 static int networks_part(struct sosied *d, const char *host_id, json_t *list, struct err *e)
 {
-	CLEANUP_FREE struct store_network *rows = calloc(NETWORKS_MAX, sizeof(*rows));
+	CLEANUP_FREE struct store_network *rows = zalloc(NETWORKS_MAX, sizeof(*rows));
 	uint64_t since = 0;
 	int got, r = 0;
 

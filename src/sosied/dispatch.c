@@ -128,7 +128,8 @@ static int find_route(struct call *c, struct err *e)
 			http_method_name(http_method(c->request)));
 	else
 		(void)err_set(e, ERR_NOT_FOUND, "no route %.128s", http_path(c->request));
-	return err_hint(e, "GET /v1/openapi.json lists all routes");
+	(void)err_hint(e, "GET /v1/openapi.json lists all routes");
+	return -ENOENT;
 }
 
 static int admit(struct call *c, struct err *e)
@@ -137,6 +138,7 @@ static int admit(struct call *c, struct err *e)
 
 	if (r < 0)
 		return r;
+	assert(c->token.id[0]);
 	if (!limiter_take(c->d->limiter, c->token.id, monotonic_ns(c->d))) {
 		(void)http_answer_header(c->request, "Retry-After", "1");
 		return err_set(e, ERR_LIMIT, "more requests a second than a token may make");
@@ -158,6 +160,7 @@ static int take_json(struct call *c, struct err *e)
 	size_t size;
 	int r;
 
+	assert(route);
 	(void)http_body(c->request, &size);
 	if (route->flags & ROUTE_UPLOAD)
 		return 0;

@@ -118,7 +118,7 @@ static int send_event(struct watcher *w, const struct store_event *event)
 static void feed_stream(struct watcher *w)
 {
 	struct store_scope scope = w->all ? store_scope_all() : store_scope_tenant(w->tenant_id);
-	CLEANUP_FREE struct store_event *page = calloc(STREAM_PAGE, sizeof(*page));
+	CLEANUP_FREE struct store_event *page = zalloc(STREAM_PAGE, sizeof(*page));
 	struct err e = {0};
 
 	for (unsigned int look = 0; page && look < STREAM_LOOKS; look++) {

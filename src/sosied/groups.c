@@ -48,11 +48,11 @@ static int by_age(const void *a, const void *b)
 
 int roster_read(struct sosied *d, const char *group_id, struct roster *ret, struct err *e)
 {
-	CLEANUP_FREE struct store_member *rows = calloc(SUCCESSION_MEMBERS_MAX, sizeof(*rows));
+	CLEANUP_FREE struct store_member *rows = zalloc(SUCCESSION_MEMBERS_MAX, sizeof(*rows));
 	CLEANUP_ROSTER struct roster roster = {0};
 	int n, r;
 
-	roster.members = calloc(SUCCESSION_MEMBERS_MAX, sizeof(*roster.members));
+	roster.members = zalloc(SUCCESSION_MEMBERS_MAX, sizeof(*roster.members));
 	if (!rows || !roster.members)
 		return err_errno(e, -ENOMEM, "read a group's members");
 	n = store_member_list(

@@ -119,7 +119,7 @@ int host_turned(struct sosied *d, const struct store_host *host, const char *kin
 
 int host_revoke(struct sosied *d, const char *host_id, const char *keep, struct err *e)
 {
-	CLEANUP_FREE struct store_token *rows = calloc(TOKEN_PAGE, sizeof(*rows));
+	CLEANUP_FREE struct store_token *rows = zalloc(TOKEN_PAGE, sizeof(*rows));
 	char id[STORE_ID_SIZE] = "";
 	const struct store_page after = {NULL, id};
 	int n, r = 0;

@@ -392,7 +392,7 @@ void digests_free(struct digests *g)
 static int search(struct sosied *d, bool (*wanted)(const struct store_image *, const char *),
 	const char *path, struct store_image *ret, struct err *e)
 {
-	CLEANUP_FREE struct store_image *rows = calloc(LIST_PAGE, sizeof(*rows));
+	CLEANUP_FREE struct store_image *rows = zalloc(LIST_PAGE, sizeof(*rows));
 	char tenant_id[STORE_ID_SIZE] = "", id[STORE_ID_SIZE] = "";
 	const struct store_page after = {tenant_id, id};
 	int n;
@@ -477,7 +477,7 @@ static void begin_image(struct sosied *d)
 
 static void read_block(struct sosied *d)
 {
-	CLEANUP_FREE char *block = malloc(DIGEST_BLOCK);
+	CLEANUP_FREE char *block = zalloc(DIGEST_BLOCK, 1);
 	struct digests *g = d->digests;
 	struct err e = {0};
 	ssize_t n = block ? read(g->fd, block, DIGEST_BLOCK) : -1;

@@ -160,7 +160,7 @@ int fleet_read(struct sosied *d, struct fleet *ret, struct err *e)
 
 	if (r < 0)
 		return r;
-	fleet.view = calloc(fleet.n + 1, sizeof(*fleet.view));
+	fleet.view = zalloc(fleet.n + 1, sizeof(*fleet.view));
 	if (!fleet.view)
 		return err_errno(e, -ENOMEM, "read the hosts");
 	for (size_t i = 0; i < fleet.n; i++) {
@@ -456,7 +456,7 @@ static json_t *launched(struct launch *l)
 int route_instances_create(struct call *c, json_t **ret, struct err *e)
 {
 	CLEANUP_FREE struct store_instance *instances =
-		calloc(PLACEMENT_BATCH_MAX, sizeof(*instances));
+		zalloc(PLACEMENT_BATCH_MAX, sizeof(*instances));
 	struct launch l = {.c = c, .instances = instances};
 	int r = instances ? parse(&l, e) : err_errno(e, -ENOMEM, "launch");
 

@@ -137,7 +137,7 @@ int network_create_default(
 	struct store *s, const struct source *source, const char *tenant_id, struct err *e)
 {
 	struct store_network n = {0};
-	struct subnet subnet;
+	struct subnet subnet = {0};
 	int r = subnet_check_tenant(DEFAULT_CIDR, &subnet, e);
 
 	return r < 0 ? r : create(s, source, tenant_id, DEFAULT_NETWORK, &subnet, &n, e);
@@ -181,7 +181,7 @@ int route_networks_list(struct call *c, json_t **ret, struct err *e)
 int route_networks_create(struct call *c, json_t **ret, struct err *e)
 {
 	struct store_network n = {0};
-	struct subnet subnet;
+	struct subnet subnet = {0};
 	int r = subnet_check_tenant(
 		json_string_value(json_object_get(c->body, "cidr")), &subnet, e);
 
@@ -272,7 +272,7 @@ static int parse_rule(struct call *c, struct store_security_rule *rule, struct e
 {
 	int64_t first = 0, last = 0;
 	const char *remote = "";
-	struct subnet subnet;
+	struct subnet subnet = {0};
 	bool ports;
 	int r = json_get_integer_or(c->body, "first_port", 0, 65535, 0, &first, e);
 
@@ -342,7 +342,7 @@ int route_rules_delete(struct call *c, json_t **ret, struct err *e)
 static int read_used(
 	struct store *s, const struct store_network *n, struct address_pool *pool, struct err *e)
 {
-	CLEANUP_FREE struct store_port *ports = calloc(PORTS_PAGE, sizeof(*ports));
+	CLEANUP_FREE struct store_port *ports = zalloc(PORTS_PAGE, sizeof(*ports));
 	char tenant_id[STORE_ID_SIZE] = "", id[STORE_ID_SIZE] = "";
 	const struct store_page after = {tenant_id, id};
 	uint32_t address;
@@ -387,28 +387,28 @@ static int join_one(struct store *s, const struct store_network *n,
 	return store_port_create(s, &port, e);
 }
 
-int network_join(struct call *c, const struct store_network *n, const char (*ids)[STORE_ID_SIZE],
-	size_t count, struct err *e)
+int network_join(struct call *c, const struct store_network *network,
+	const char (*ids)[STORE_ID_SIZE], size_t n, struct err *e)
 {
 	struct store *s = c->d->store;
 	CLEANUP_POOL struct address_pool pool = {0};
 	struct store_security_group group = {0};
-	struct subnet subnet;
+	struct subnet subnet = {0};
 	uint32_t address = 0;
-	int r = subnet_check_tenant(n->cidr, &subnet, e);
+	int r = subnet_check_tenant(network->cidr, &subnet, e);
 
 	if (r == 0)
-		r = store_security_group_by_name(s, n->tenant_id, n->name, &group, e);
+		r = store_security_group_by_name(s, network->tenant_id, network->name, &group, e);
 	if (r < 0)
 		return r;
 	if (address_pool_init(&pool, &subnet) < 0)
 		return err_errno(e, -ENOMEM, "choose addresses");
-	r = read_used(s, n, &pool, e);
-	for (size_t i = 0; r == 0 && i < count; i++) {
+	r = read_used(s, network, &pool, e);
+	for (size_t i = 0; r == 0 && i < n; i++) {
 		if (address_pool_next(&pool, &address) < 0)
 			return err_set(e, ERR_NO_CAPACITY, "network %s (%s) has no address left",
-				n->name, n->cidr);
-		r = join_one(s, n, &group, ids[i], address, e);
+				network->name, network->cidr);
+		r = join_one(s, network, &group, ids[i], address, e);
 	}
 	return r;
 }
@@ -449,8 +449,8 @@ int route_published_list(struct call *c, json_t **ret, struct err *e)
 static int choose_host_port(
 	struct call *c, const char *host_id, unsigned int protocol, uint16_t *ret, struct err *e)
 {
-	CLEANUP_FREE struct store_published_port *rows = calloc(STORE_PAGE_MAX, sizeof(*rows));
-	CLEANUP_FREE bool *taken = calloc(HOST_PORT_COUNT, sizeof(*taken));
+	CLEANUP_FREE struct store_published_port *rows = zalloc(STORE_PAGE_MAX, sizeof(*rows));
+	CLEANUP_FREE bool *taken = zalloc(HOST_PORT_COUNT, sizeof(*taken));
 	uint16_t start = 0;
 	int n, r;
 

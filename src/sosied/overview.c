@@ -24,7 +24,7 @@ static void count(json_t *counts, const char *name)
 
 static int count_instances(struct call *c, json_t *counts, struct err *e)
 {
-	CLEANUP_FREE struct store_instance *rows = calloc(COUNT_PAGE, sizeof(*rows));
+	CLEANUP_FREE struct store_instance *rows = zalloc(COUNT_PAGE, sizeof(*rows));
 	char tenant_id[STORE_ID_SIZE] = "", id[STORE_ID_SIZE] = "";
 	const struct store_page after = {tenant_id, id};
 	int n;
@@ -82,7 +82,7 @@ static json_t *event_view(const struct store_event *event)
 
 static int events_page(struct call *c, uint64_t since, json_t **ret, struct err *e)
 {
-	CLEANUP_FREE struct store_event *rows = calloc(JOURNAL_PAGE, sizeof(*rows));
+	CLEANUP_FREE struct store_event *rows = zalloc(JOURNAL_PAGE, sizeof(*rows));
 	json_t *items;
 	int n;
 
@@ -120,7 +120,7 @@ int route_events(struct call *c, json_t **ret, struct err *e)
 
 int route_audit(struct call *c, json_t **ret, struct err *e)
 {
-	CLEANUP_FREE struct store_audit *rows = calloc(JOURNAL_PAGE, sizeof(*rows));
+	CLEANUP_FREE struct store_audit *rows = zalloc(JOURNAL_PAGE, sizeof(*rows));
 	uint64_t since = 0;
 	json_t *items;
 	int n = parse_since(http_query(c->request, "since"), &since, e);

@@ -5,7 +5,7 @@
 
 const struct route routes[ROUTES] = {
 #define X(name_, method_, path_, access_, schema_, status_, flags_, summary_, answer_)        \
-	[ROUTE_ID_##name_] = {#name_, HTTP_##method_, path_, access_, route_##name_, schema_, \
+	[ROUTE_ID_##name_] = {#name_, path_, HTTP_##method_, access_, route_##name_, schema_, \
 		status_, flags_, summary_, answer_},
 	ROUTE_TABLE(X)
 #undef X

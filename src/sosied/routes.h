@@ -186,8 +186,8 @@ enum route_id {
 
 struct route {
 	const char *name;
-	enum http_method method;
 	const char *path;
+	enum http_method method;
 	enum access access;
 	handler_fn handler;
 	const struct json_field *schema; /* of the body; NULL: it takes none */

@@ -13,6 +13,7 @@
 #include "sosied/sessions.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -186,7 +187,8 @@ static int find(struct call *c, struct session **ret, struct err *e)
 			*ret = s;
 			return 0;
 		}
-	return err_set(e, ERR_NOT_FOUND, "no session %s", c->params[0]);
+	(void)err_set(e, ERR_NOT_FOUND, "no session %s", c->params[0]);
+	return -ENOENT;
 }
 
 static json_t *view(const struct session *s)
@@ -248,7 +250,8 @@ static int make(struct call *c, const struct store_instance *i, struct session *
 		r = loop_after(c->d->event, STREAM_AGAIN, on_again, s, &s->again);
 	if (r < 0) {
 		free(s);
-		return err_errno(e, r, "make a session");
+		(void)err_errno(e, r, "make a session");
+		return r;
 	}
 	s->d = c->d;
 	s->input = BUF_INIT(SESSION_INPUT_MAX);
@@ -405,8 +408,7 @@ int route_sessions_input(struct call *c, json_t **ret, struct err *e)
 	s->used_ns = monotonic_ns(c->d);
 	if (s->taker && has_input(s, s->taker_offset))
 		give_input(s);
-	*ret = json_pack(
-		"{s:I}", "offset", (json_int_t)s->input_offset + (json_int_t)s->input.size);
+	*ret = json_pack("{s:o}", "offset", json_u64(s->input_offset + s->input.size));
 	return 0;
 }
 
@@ -455,9 +457,8 @@ int route_agent_session_input(struct call *c, json_t **ret, struct err *e)
 	if (r < 0)
 		return r;
 	if (offset < s->input_offset || offset > s->input_offset + s->input.size)
-		return err_set(e, ERR_CONFLICT, "input is kept from %llu to %llu",
-			(unsigned long long)s->input_offset,
-			(unsigned long long)s->input_offset + (unsigned long long)s->input.size);
+		return err_set(e, ERR_CONFLICT, "input is kept from %" PRIu64 " on, %zu bytes",
+			s->input_offset, s->input.size);
 	if (s->taker)
 		return err_set(e, ERR_CONFLICT, "somebody waits for this input already");
 	buf_consume(&s->input, (size_t)(offset - s->input_offset));
@@ -499,7 +500,7 @@ static char *chunk_text(struct call *c, const char *stream)
 	CLEANUP_JSON json_t *j = NULL;
 
 	if (strcmp(stream, "exit") != 0)
-		return strdup(data ? data : "");
+		return data ? strdup(data) : zalloc(1, 1);
 	j = json_pack("{s:I,s:o}", "status", json_integer_value(json_object_get(c->body, "status")),
 		"reason", json_or_null(reason ? reason : ""));
 	return j ? json_dumps(j, JSON_COMPACT) : NULL;
@@ -507,22 +508,23 @@ static char *chunk_text(struct call *c, const char *stream)
 
 static int append(struct call *c, struct session *s, const char *stream, struct err *e)
 {
-	CLEANUP_FREE char *text = chunk_text(c, stream);
-	size_t size = text ? strlen(text) : 0;
-	struct chunk *k;
+	struct chunk *k = calloc(1, sizeof(*k));
 
-	if (!make_room(s, size)) {
+	if (k)
+		k->text = chunk_text(c, stream);
+	if (!k || !k->text) {
+		free(k);
+		return err_errno(e, -ENOMEM, "keep output");
+	}
+	k->size = strlen(k->text);
+	if (!make_room(s, k->size)) {
+		chunk_free(k);
 		(void)http_answer_header(c->request, "Retry-After", "1");
 		return err_set(e, ERR_LIMIT, "the client does not read the output");
 	}
-	k = text ? calloc(1, sizeof(*k)) : NULL;
-	if (!k)
-		return err_errno(e, -ENOMEM, "keep output");
 	k->sequence = s->next_sequence++;
 	COPY(k->stream, stream);
-	k->text = TAKE_PTR(text);
-	k->size = size;
-	s->kept += size;
+	s->kept += k->size;
 	if (s->last)
 		s->last->next = k;
 	else

@@ -49,21 +49,21 @@ static void every_route_says_who_may_use_it(void **state)
 static void the_access_table_grants_nothing_by_default(void **state)
 {
 	static const struct {
-		unsigned int role;
 		const char *tenant, *host;
+		unsigned int role;
 		enum caller caller;
 	} cases[] = {
-		{STORE_ROLE_ADMIN, "t-1", "", CALLER_TENANT_ADMIN},
-		{STORE_ROLE_ADMIN, "", "", CALLER_PROVIDER_ADMIN},
-		{STORE_ROLE_VIEWER, "t-1", "", CALLER_TENANT_VIEWER},
-		{STORE_ROLE_AGENT, "", "h-1", CALLER_HOST_AGENT},
-		{STORE_ROLE_AGENT, "", "", CALLER_NONE},
-		{STORE_ROLE_AGENT, "t-1", "h-1", CALLER_NONE},
-		{STORE_ROLE_ADMIN, "", "h-1", CALLER_NONE},
-		{STORE_ROLE_JOIN, "", "", CALLER_HOST_JOINING},
-		{STORE_ROLE_JOIN, "t-1", "", CALLER_NONE},
-		{STORE_ROLE_MEMBER, "t-1", "", CALLER_NONE},
-		{99, "", "", CALLER_NONE},
+		{"t-1", "", STORE_ROLE_ADMIN, CALLER_TENANT_ADMIN},
+		{"", "", STORE_ROLE_ADMIN, CALLER_PROVIDER_ADMIN},
+		{"t-1", "", STORE_ROLE_VIEWER, CALLER_TENANT_VIEWER},
+		{"", "h-1", STORE_ROLE_AGENT, CALLER_HOST_AGENT},
+		{"", "", STORE_ROLE_AGENT, CALLER_NONE},
+		{"t-1", "h-1", STORE_ROLE_AGENT, CALLER_NONE},
+		{"", "h-1", STORE_ROLE_ADMIN, CALLER_NONE},
+		{"", "", STORE_ROLE_JOIN, CALLER_HOST_JOINING},
+		{"t-1", "", STORE_ROLE_JOIN, CALLER_NONE},
+		{"t-1", "", STORE_ROLE_MEMBER, CALLER_NONE},
+		{"", "", 99, CALLER_NONE},
 	};
 
 	(void)state;
@@ -149,7 +149,7 @@ static void put_u64_be(uint8_t *p, uint64_t v)
 static void make_qcow2(uint8_t header[IMAGE_HEADER_SIZE], uint64_t size)
 {
 	memset(header, 0, IMAGE_HEADER_SIZE);
-	put_u32_be(header, 0x514649fb); /* "QFI" and 0xfb */
+	put_u32_be(header, 0x514649fb);
 	put_u32_be(header + 4, 3);
 	put_u32_be(header + 20, 16);
 	put_u64_be(header + 24, size);
