@@ -18,11 +18,11 @@ int tenant_create(struct store *s, const struct source *source, const char *name
 /* By id or by name, as the call may see it. */
 int network_find(struct call *c, const char *name, struct store_network *ret, struct err *e);
 /*
- * Gives the `count` instances (ids) an address each in the network. ERR_NO_CAPACITY when there are
+ * Gives the n instances (ids) an address each in the network. ERR_NO_CAPACITY when there are
  * not enough.
  */
-int network_join(struct call *c, const struct store_network *n, const char (*ids)[STORE_ID_SIZE],
-	size_t count, struct err *e);
+int network_join(struct call *c, const struct store_network *network,
+	const char (*ids)[STORE_ID_SIZE], size_t n, struct err *e);
 /*
  * Publishes the instance's port on its host; host_port 0: one that is free. The instance must be
  * on a host.
