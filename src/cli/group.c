@@ -103,7 +103,7 @@ static json_t *group_json(const struct group *g, bool members)
 	const struct member *m;
 
 	hex_encode(h->group_id, sizeof(h->group_id), id);
-	format_timestamp(h->created_ns, created);
+	format_timestamp(h->created.real_ns, created);
 	/* Newest first in the list, oldest first for people. */
 	while (members && (m = member_next(&g->segment, &w)))
 		if (m->name[0] != '@') /* no member, but a link between hosts */
@@ -142,7 +142,7 @@ static void list_one(const struct invocation *inv, const char *name, json_t *lis
 	if (inv->json)
 		return;
 	h = segment_header(&g->segment);
-	format_timestamp(h->created_ns, created);
+	format_timestamp(h->created.real_ns, created);
 	(void)printf("%-24s %-30s %8" PRIu64 " %10" PRIu64 "\n", g->name, created,
 		atomic_load(&h->member_count), MIN(atomic_load(&h->heap_next), h->size) / 1024);
 }
@@ -236,7 +236,7 @@ static int print_local(const struct group *g, struct err *e)
 	char created[TIMESTAMP_SIZE];
 
 	h = segment_header(&g->segment);
-	format_timestamp(h->created_ns, created);
+	format_timestamp(h->created.real_ns, created);
 	(void)printf("group     %s, made %s\n", g->name, created);
 	(void)printf("segment   %" PRIu64 " KB used of %" PRIu64 " KB, when full: %s\n",
 		MIN(atomic_load(&h->heap_next), h->size) / 1024, h->size / 1024,

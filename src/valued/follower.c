@@ -99,6 +99,22 @@ static void *watch(void *userdata)
 	}
 }
 
+static int say_have(struct follower_side *side)
+{
+	const uint8_t begin = MESSAGE_BEGIN;
+	struct entry_walk w = {0};
+	bool more = true;
+	int r = 0;
+
+	buf_reset(&side->up);
+	while (r == 0 && more) {
+		r = importer_put_have(&side->importer, &w, &side->up, &more);
+		if (r == 0 && side->up.size > 0)
+			r = send_entries(side);
+	}
+	return r < 0 ? r : link_send(side->link, &begin, sizeof(begin));
+}
+
 static void on_ready(void *context, struct link *link)
 {
 	struct follower_side *side = context;
@@ -107,10 +123,7 @@ static void on_ready(void *context, struct link *link)
 	(void)link;
 	side->retry_ns = RECONNECT_MIN_NS;
 	log_control(LOG_INFO, "connected to the source", NULL);
-	buf_reset(&side->up);
-	r = importer_put_have(&side->importer, &side->up);
-	if (r == 0)
-		r = send_entries(side);
+	r = say_have(side);
 	if (r < 0)
 		log_control(
 			LOG_ERROR, "cannot say what is here", " error=%s", log_quote(strerror(-r)));

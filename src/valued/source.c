@@ -106,11 +106,14 @@ static int on_message(void *context, struct link *link, const uint8_t *bytes, si
 			return -EBADMSG;
 		f->acknowledged = sequence;
 		return 0;
+	case MESSAGE_BEGIN:
+		f->begun = true;
+		look(f->side);
+		return 0;
 	case MESSAGE_ENTRIES:
 		result = exporter_take(&f->exporter, &f->side->filler, r.at, r.left);
 		if (result < 0)
 			return result;
-		f->begun = true;
 		/* Somebody waits for the answer. */
 		look(f->side);
 		return 0;
@@ -167,7 +170,8 @@ int source_start(struct valued *v, int listen_fd)
 	struct member *m = member_add(s, LINK_MEMBER);
 	int r;
 
-	if (!m)
+	/* A group that was never another's follower keeps its creator's clocks. */
+	if (!m || (segment_set_frame(s, &h->created) < 0))
 		return -ENOSPC;
 	/* No process of its own: it counts as ended. */
 	atomic_store(&m->state, MEMBER_ENDED);

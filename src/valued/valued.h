@@ -13,7 +13,7 @@
  *   MESSAGE_LOG      u64 sequence, then entries 1 to 3 of replica.h    source to follower
  *   MESSAGE_ACK      u64 sequence that is applied                      follower to source
  *   MESSAGE_ENTRIES  entries 4 to 6 of replica.h                       follower to source
- *   MESSAGE_REFUSED  text: why; the link is closed behind it           source to follower
+ *   MESSAGE_BEGIN    everything that is here has been said: send       follower to source
  */
 #ifndef SOSIE_VALUED_VALUED_H
 #define SOSIE_VALUED_VALUED_H
@@ -25,7 +25,7 @@ enum message {
 	MESSAGE_LOG = 1,
 	MESSAGE_ACK,
 	MESSAGE_ENTRIES,
-	MESSAGE_REFUSED,
+	MESSAGE_BEGIN,
 };
 
 #define FOLLOWERS_MAX 16

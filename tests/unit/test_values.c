@@ -19,7 +19,7 @@ static struct segment_options options(void)
 	struct segment_options o = {
 		.group = "test",
 		.size = SIZE,
-		.created_ns = 1700000000000000000ULL,
+		.created = {.real_ns = 1700000000000000000ULL},
 		.committed = SIZE,
 	};
 

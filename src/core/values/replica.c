@@ -14,6 +14,7 @@ enum {
 	ENTRY_SENT_HAVE,
 	ENTRY_SENT_PROPOSAL,
 	ENTRY_SENT_PATH,
+	ENTRY_SENT_FRAME,
 };
 
 static void append_varint(struct buf *b, uint64_t v)
@@ -189,6 +190,24 @@ static uint64_t filled_by(const struct cursor *c)
 	return (position + STREAM_SPAN - 1) / STREAM_SPAN;
 }
 
+static void put_frame(struct exporter *x, struct buf *b)
+{
+	const struct clock_frame *f = segment_frame(x->segment);
+	uint8_t fixed[40];
+
+	if (!f)
+		return;
+	put_u64(fixed, f->real_ns);
+	put_u64(fixed + 8, f->mono_ns);
+	put_u64(fixed + 16, f->boot_ns);
+	put_u64(fixed + 24, (uint64_t)f->timens_mono_ns);
+	put_u64(fixed + 32, (uint64_t)f->timens_boot_ns);
+	(void)buf_putc(b, ENTRY_SENT_FRAME);
+	(void)buf_append(b, fixed, sizeof(fixed));
+	(void)buf_append(b, f->boot_id, sizeof(f->boot_id));
+	x->framed = true;
+}
+
 int exporter_fill(struct exporter *x, struct buf *b, bool *ret_more)
 {
 	static _Thread_local struct collect collect; /* large */
@@ -197,6 +216,8 @@ int exporter_fill(struct exporter *x, struct buf *b, bool *ret_more)
 	const struct member *m;
 
 	*ret_more = false;
+	if (!x->framed)
+		put_frame(x, b);
 	while ((m = member_next(s, &members))) {
 		struct walk cursors = walk_cursors(s, m);
 		const struct cursor *c;
@@ -493,15 +514,19 @@ static int put_have(const struct segment *s, struct entry *entry, struct buf *b)
 	return 0;
 }
 
-int importer_put_have(const struct importer *x, struct buf *b)
+int importer_put_have(const struct importer *x, struct entry_walk *w, struct buf *b, bool *ret_more)
 {
 	const struct segment *s = x->filler.segment;
-	struct entry_walk w = {0};
-	struct entry *entry;
 	int r = 0;
 
-	while (r == 0 && (entry = entry_next(s, &w, ENTRY_LINEAGE, sizeof(struct lineage))))
-		r = put_have(s, entry, b);
+	*ret_more = true;
+	while (r == 0 && *ret_more && b->size < REPLICA_BATCH_BYTES) {
+		struct entry *entry = entry_next(s, w, ENTRY_LINEAGE, sizeof(struct lineage));
+
+		*ret_more = entry != NULL;
+		if (entry)
+			r = put_have(s, entry, b);
+	}
 	return r < 0 ? r : buf_error(b);
 }
 
@@ -547,6 +572,22 @@ static int apply_seed(struct importer *x, struct reader *r)
 	return 0;
 }
 
+static int apply_frame(struct importer *x, struct reader *r)
+{
+	struct clock_frame f = {.real_ns = reader_u64(r)};
+	const uint8_t *boot_id;
+
+	f.mono_ns = reader_u64(r);
+	f.boot_ns = reader_u64(r);
+	f.timens_mono_ns = (int64_t)reader_u64(r);
+	f.timens_boot_ns = (int64_t)reader_u64(r);
+	boot_id = reader_bytes(r, sizeof(f.boot_id));
+	if (!boot_id)
+		return -EBADMSG;
+	memcpy(f.boot_id, boot_id, sizeof(f.boot_id));
+	return segment_set_frame(x->filler.segment, &f);
+}
+
 static int apply_slots(struct importer *x, struct reader *r)
 {
 	const struct segment *s = x->filler.segment;
@@ -582,6 +623,9 @@ int importer_apply(struct importer *x, const void *bytes, size_t n)
 			break;
 		case ENTRY_SENT_SLOTS:
 			result = apply_slots(x, &r);
+			break;
+		case ENTRY_SENT_FRAME:
+			result = apply_frame(x, &r);
 			break;
 		default:
 			result = -EBADMSG;

@@ -27,6 +27,7 @@
  *   1 lineage   id, parent's id (0: root), 16 bytes key, step, number, u8 length and name
  *   2 seed      id, created ns, 32 bytes
  *   3 slots     lineage's id, kind, first ordinal, count, then so many values
+ *   7 frame     the group's clock frame: three u64, two i64, 16 bytes (segment.h), little-endian
  *   follower to source
  *   4 have      16 bytes lineage key, kind, slots filled
  *   5 proposal  16 bytes lineage key, kind, ordinal, one value
@@ -46,7 +47,7 @@
 #include "core/values/lane.h"
 #include "core/values/segment.h"
 
-#define REPLICA_LANES_MAX   (1U << 22)     /* lanes and lineages that one link remembers */
+#define REPLICA_LANES_MAX   (1U << 19)     /* lanes and lineages that one link remembers */
 #define REPLICA_SLOTS_MAX   4096U          /* in one entry */
 #define REPLICA_BATCH_BYTES (256U << 10)   /* a batch is closed when it is as long as that */
 #define REPLICA_BATCH_MAX   (8 * CELL_MAX) /* and never longer than this */
@@ -69,6 +70,7 @@ struct exporter {
 	struct map sent;      /* lane -> slots sent */
 	struct map described; /* lineage or seed -> 1 when its entry was sent */
 	uint64_t slots;       /* sent in all */
+	bool framed;          /* the clock frame was sent */
 };
 
 /* A follower's end. */
@@ -95,8 +97,12 @@ int exporter_take(struct exporter *x, struct filler *f, const void *bytes, size_
 
 void importer_init(struct importer *x, const struct segment *s);
 void importer_free(struct importer *x);
-/* Appends a `have` entry for every lane in which something is filled. 0 or -EBADMSG. */
-int importer_put_have(const struct importer *x, struct buf *b);
+/*
+ * Appends a `have` entry for every lane in which something is filled, until the batch is long
+ * enough: call it again with the same walk, zeroed at first, while *ret_more. 0 or -EBADMSG.
+ */
+int importer_put_have(
+	const struct importer *x, struct entry_walk *w, struct buf *b, bool *ret_more);
 /*
  * Applies a batch. 0, -EBADMSG for what is malformed, -ENOSPC when the local segment is full.
  * Conflicts are counted in x->filler.conflicts and do not end it.

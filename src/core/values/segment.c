@@ -20,19 +20,14 @@ void segment_format(struct segment *s, const struct segment_options *o)
 	h->size = o->size;
 	memcpy(h->group_id, o->group_id, sizeof(h->group_id));
 	(void)snprintf(h->group, sizeof(h->group), "%s", o->group);
-	h->created_ns = o->created_ns;
-	h->created_mono_ns = o->created_mono_ns;
-	h->created_boot_ns = o->created_boot_ns;
-	h->timens_mono_ns = o->timens_mono_ns;
-	h->timens_boot_ns = o->timens_boot_ns;
-	memcpy(h->boot_id, o->boot_id, sizeof(h->boot_id));
+	h->created = o->created;
 	h->full_policy = o->full_policy;
 	h->audit_full = o->audit_full;
 	h->crc = crc32c(0, h, offsetof(struct segment_header, crc));
 	atomic_store(&h->heap_next, SEGMENT_HEAP);
 	atomic_store(&h->committed, o->committed);
 	/* The first seed always fits: SEGMENT_SIZE_MIN sees to it. */
-	(void)segment_reseed(s, o->seed, o->created_ns);
+	(void)segment_reseed(s, o->seed, o->created.real_ns);
 }
 
 int segment_check(
@@ -301,6 +296,32 @@ static void push(const struct segment *s, _Atomic uint64_t *head, uint64_t *link
 	} while (!atomic_compare_exchange_weak(head, &old, segment_offset(s, record)));
 }
 
+const struct clock_frame *segment_frame(const struct segment *s)
+{
+	const struct segment_header *h = segment_header(s);
+	uint64_t offset = atomic_load_explicit(&h->frame, memory_order_acquire);
+
+	if (offset != 0)
+		return segment_at(s, offset, sizeof(struct clock_frame));
+	return atomic_load(&h->role) == ROLE_SOURCE ? &h->created : NULL;
+}
+
+int segment_set_frame(const struct segment *s, const struct clock_frame *frame)
+{
+	struct segment_header *h = segment_header(s);
+	struct clock_frame *copy;
+	uint64_t nothing = 0;
+
+	if (atomic_load(&h->frame) != 0)
+		return 0;
+	copy = segment_alloc(s, sizeof(*copy));
+	if (!copy)
+		return -ENOSPC;
+	*copy = *frame;
+	(void)atomic_compare_exchange_strong(&h->frame, &nothing, segment_offset(s, copy));
+	return 0;
+}
+
 struct member *member_add(const struct segment *s, const char *name)
 {
 	struct segment_header *h = segment_header(s);
@@ -308,7 +329,9 @@ struct member *member_add(const struct segment *s, const char *name)
 
 	if (!m)
 		return NULL;
-	m->number = atomic_fetch_add(&h->member_count, 1) + 1;
+	/* A link between hosts is no member that joined. */
+	if (!name || name[0] != '@')
+		m->number = atomic_fetch_add(&h->member_count, 1) + 1;
 	if (name)
 		(void)snprintf(m->name, sizeof(m->name), "%s", name);
 	else

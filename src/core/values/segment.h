@@ -64,6 +64,17 @@ enum full_policy {
 	FULL_KILL,  /* the asking process is ended */
 };
 
+/*
+ * The moment on some host to which the group's clocks go back. A host's own clocks are compared
+ * with it when a member joins; what they are ahead is the member's shift.
+ */
+struct clock_frame {
+	uint64_t real_ns, mono_ns, boot_ns;     /* CLOCK_REALTIME, _MONOTONIC, _BOOTTIME then */
+	int64_t timens_mono_ns, timens_boot_ns; /* that process's time namespace's offsets */
+	uint8_t boot_id[16];                    /* that host's kernel */
+};
+static_assert(sizeof(struct clock_frame) == 56, "layout of version 1");
+
 enum segment_role {
 	ROLE_SOURCE,   /* empty slots are filled here */
 	ROLE_FOLLOWER, /* empty slots are filled by the source; a member that is ahead asks it */
@@ -77,12 +88,7 @@ struct segment_header {
 	uint64_t size; /* of the whole segment, bytes */
 	uint8_t group_id[16];
 	char group[NAME_MAX_LENGTH + 1];
-	uint64_t created_ns;      /* CLOCK_REALTIME of the creator */
-	uint64_t created_mono_ns; /* CLOCK_MONOTONIC at the same moment */
-	uint64_t created_boot_ns; /* CLOCK_BOOTTIME at the same moment */
-	int64_t timens_mono_ns;   /* the creator's time namespace's offsets */
-	int64_t timens_boot_ns;
-	uint8_t boot_id[16]; /* the creator's kernel */
+	struct clock_frame created; /* when and where */
 	uint32_t full_policy;
 	uint32_t audit_full; /* 1: the exact time of every consumption is kept */
 	uint32_t reserved;
@@ -100,11 +106,12 @@ struct segment_header {
 	/* Between hosts, see replica.h. */
 	uint64_t apart_too[2];
 	_Atomic uint32_t role; /* enum segment_role */
-	_Atomic uint32_t epoch;
+	uint32_t reserved_role;
 	_Atomic uint32_t arrived;      /* counts batches applied: a follower's askers wait on it */
 	_Atomic uint32_t posted;       /* counts requests: the follower's agent waits on it */
 	_Atomic uint32_t request_next; /* where the next asker looks for a free place */
 	uint32_t reserved_too;
+	_Atomic uint64_t frame; /* clock frame of the first source; 0: nobody has said yet */
 	_Atomic uint64_t requests[SEGMENT_REQUESTS]; /* offsets of posted request records, or 0 */
 };
 static_assert(offsetof(struct segment_header, crc) == 172, "layout of version 1");
@@ -216,7 +223,6 @@ struct member {
 	uint32_t reserved2;
 	_Atomic uint64_t cursors;   /* newest cursor record */
 	_Atomic uint64_t processes; /* newest process record */
-	_Atomic uint64_t made;      /* values for which it was the first asker */
 };
 
 /* How far one member has come in one lane. Written by one thread only. */
@@ -290,9 +296,7 @@ struct segment_options {
 	enum full_policy full_policy;
 	bool audit_full;
 	uint8_t group_id[16];
-	uint64_t created_ns, created_mono_ns, created_boot_ns;
-	int64_t timens_mono_ns, timens_boot_ns;
-	uint8_t boot_id[16];
+	struct clock_frame created;
 	uint8_t seed[32];
 	uint64_t committed; /* bytes already backed, at least SEGMENT_HEAP + SEGMENT_STEP */
 };
@@ -366,6 +370,14 @@ struct entry_walk {
 };
 struct entry *entry_next(
 	const struct segment *s, struct entry_walk *w, uint32_t type, uint64_t size);
+
+/*
+ * The group's clock frame: the first source's, once it is known, and until then the creator's.
+ * NULL on a follower that has not heard of its source's, or when damaged.
+ */
+const struct clock_frame *segment_frame(const struct segment *s);
+/* Sets the frame of the first source, unless there is one. 0 or -ENOSPC. */
+int segment_set_frame(const struct segment *s, const struct clock_frame *frame);
 
 /* Adds a member record. NULL when full. The name must be valid. */
 struct member *member_add(const struct segment *s, const char *name);

@@ -56,11 +56,13 @@ enum clock_family {
 
 /* What a thread knows of the group's clock against its own host's. */
 struct clock_view {
-	uint64_t last; /* the newest reading that this thread was given, ns */
-	int64_t lag;   /* how far behind the group this thread is, ns; valid when known */
-	bool seen;     /* there was a reading */
-	bool known;    /* lag fits `last`; a reading made by another member makes it unknown */
-	bool settled;  /* lag was measured at least once */
+	uint64_t last;  /* the newest reading that this thread was given, ns */
+	uint64_t floor; /* the newest reading that another member made: ours are never below */
+	int64_t ahead;  /* our clock less what we last proposed: below 0 when the floor held it */
+	int64_t lag;    /* how far behind the group this thread is, ns; valid when known */
+	bool seen;      /* there was a reading */
+	bool known;     /* lag fits `last`; a reading made by another member makes it unknown */
+	bool settled;   /* lag was measured at least once */
 };
 
 struct thread_state {

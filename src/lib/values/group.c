@@ -15,6 +15,9 @@
 #include "lib/values/client.h"
 
 #define GROUPS_MAX 100000 /* folders looked at when listing */
+/* A follower's first member waits 5 s for word from the source. */
+#define FRAME_LOOK_NS (5 * NSEC_PER_MSEC)
+#define FRAME_LOOKS   1000
 
 static const struct source *const source = &source_system;
 
@@ -63,13 +66,6 @@ static int group_directory(const char *name, char *out, struct err *e)
 	return 0;
 }
 
-/* Where this process stands in time: which kernel, which time namespace. */
-struct frame {
-	uint8_t boot_id[16];
-	int64_t mono_offset, boot_offset;
-	uint64_t real, mono, boot;
-};
-
 static int read_text(const char *path, char *out, size_t size)
 {
 	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -97,51 +93,63 @@ static int64_t timens_offset(const char *text, const char *clock_name)
 	return seconds * NSEC_PER_SEC + ns;
 }
 
-static void frame_now(struct frame *f)
+/* Where this process stands in time: which kernel, which time namespace. */
+static void frame_now(struct clock_frame *f)
 {
 	char text[256] = "", digits[33];
 	size_t n = 0;
 
-	*f = (struct frame){0};
+	*f = (struct clock_frame){0};
 	if (read_text("/proc/sys/kernel/random/boot_id", text, sizeof(text)) == 0) {
 		for (const char *p = text; *p && n < 32; p++)
 			if (*p != '-')
 				digits[n++] = *p;
 		digits[n] = '\0';
 		if (hex_decode(digits, f->boot_id, sizeof(f->boot_id)) < 0)
-			*f = (struct frame){0};
+			*f = (struct clock_frame){0};
 	}
 	/* A kernel without time namespaces has no such file: no offsets. */
 	if (read_text("/proc/self/timens_offsets", text, sizeof(text)) == 0) {
-		f->mono_offset = timens_offset(text, "monotonic");
-		f->boot_offset = timens_offset(text, "boottime");
+		f->timens_mono_ns = timens_offset(text, "monotonic");
+		f->timens_boot_ns = timens_offset(text, "boottime");
 	}
-	f->real = source->clock_ns(source->context, CLOCK_REALTIME);
-	f->mono = source->clock_ns(source->context, CLOCK_MONOTONIC);
-	f->boot = source->clock_ns(source->context, CLOCK_BOOTTIME);
+	f->real_ns = source->clock_ns(source->context, CLOCK_REALTIME);
+	f->mono_ns = source->clock_ns(source->context, CLOCK_MONOTONIC);
+	f->boot_ns = source->clock_ns(source->context, CLOCK_BOOTTIME);
 }
 
 /*
- * What this process's clocks are ahead of the group's, which are the creator's. On the same
- * kernel exactly the difference of the time namespaces; on another, what the clocks say of
- * the time that has passed since, taking the hosts' time of day as equal.
+ * What this process's clocks are ahead of the group's, which are those of its frame. On the same
+ * kernel exactly the difference of the time namespaces; on another, what the clocks say of the
+ * time that has passed since, taking the hosts' time of day as equal.
  */
-static void member_shift(struct member *m, const struct segment_header *h)
+static void member_shift(struct member *m, const struct clock_frame *group)
 {
 	static const uint8_t unknown[16];
-	struct frame f;
+	struct clock_frame f;
 
 	frame_now(&f);
-	if (memcmp(f.boot_id, h->boot_id, sizeof(f.boot_id)) == 0 &&
+	if (memcmp(f.boot_id, group->boot_id, sizeof(f.boot_id)) == 0 &&
 		memcmp(f.boot_id, unknown, sizeof(unknown)) != 0) {
-		m->shift_mono_ns = f.mono_offset - h->timens_mono_ns;
-		m->shift_boot_ns = f.boot_offset - h->timens_boot_ns;
+		m->shift_mono_ns = f.timens_mono_ns - group->timens_mono_ns;
+		m->shift_boot_ns = f.timens_boot_ns - group->timens_boot_ns;
 		return;
 	}
 	m->shift_mono_ns =
-		(int64_t)(f.mono - f.real) - (int64_t)(h->created_mono_ns - h->created_ns);
+		(int64_t)(f.mono_ns - f.real_ns) - (int64_t)(group->mono_ns - group->real_ns);
 	m->shift_boot_ns =
-		(int64_t)(f.boot - f.real) - (int64_t)(h->created_boot_ns - h->created_ns);
+		(int64_t)(f.boot_ns - f.real_ns) - (int64_t)(group->boot_ns - group->real_ns);
+}
+
+/* The group's frame; a follower that has just been made waits for it to arrive. */
+static const struct clock_frame *await_frame(const struct segment *s)
+{
+	const struct timespec pause = {.tv_nsec = FRAME_LOOK_NS};
+	const struct clock_frame *frame;
+
+	for (int looks = 0; !(frame = segment_frame(s)) && looks < FRAME_LOOKS; looks++)
+		(void)nanosleep(&pause, NULL);
+	return frame;
 }
 
 static int extend_file(void *context, uint64_t upto)
@@ -162,7 +170,6 @@ static int write_segment(
 		.audit_full = options->audit_full,
 	};
 	struct segment s = {.size = o.size};
-	struct frame f;
 	int r;
 
 	o.committed = MIN(round_up_u64(SEGMENT_HEAP + SEGMENT_STEP / 2, SEGMENT_STEP), o.size);
@@ -178,13 +185,7 @@ static int write_segment(
 				e, "set SOSIE_STATE_DIR to a folder on ext4, xfs, btrfs or tmpfs");
 		return r;
 	}
-	frame_now(&f);
-	o.created_ns = f.real;
-	o.created_mono_ns = f.mono;
-	o.created_boot_ns = f.boot;
-	o.timens_mono_ns = f.mono_offset;
-	o.timens_boot_ns = f.boot_offset;
-	memcpy(o.boot_id, f.boot_id, sizeof(o.boot_id));
+	frame_now(&o.created);
 	r = source->random(source->context, o.group_id, sizeof(o.group_id));
 	if (r == 0)
 		r = source->random(source->context, o.seed, sizeof(o.seed));
@@ -466,9 +467,15 @@ int group_join(struct group *g, const char *member, const char *program, uint32_
 {
 	const struct segment *s = &g->segment;
 	const char *slash = strrchr(program, '/');
+	const struct clock_frame *frame = await_frame(s);
 	struct lineage *root;
 	struct member *m;
 
+	if (!frame) {
+		(void)err_set(e, ERR_UNAVAILABLE,
+			"the source of group %s has not been heard of yet", g->name);
+		return err_hint(e, "is its sosie-valued running, and this host's connected to it?");
+	}
 	root = lineage_get(s, NULL, STEP_PROGRAM, run, slash ? slash + 1 : program);
 	m = root ? member_add(s, member) : NULL;
 	if (!m) {
@@ -479,7 +486,7 @@ int group_join(struct group *g, const char *member, const char *program, uint32_
 	m->pid = (uint32_t)getpid();
 	m->place = place;
 	m->root = segment_offset(s, root);
-	member_shift(m, segment_header(s));
+	member_shift(m, frame);
 	*ret = m;
 	return 0;
 }

@@ -195,7 +195,7 @@ static inline enum clock_family clock_family(int clock_id)
  * the thread was given before by another member, so that a new source goes on monotonically.
  */
 static int make_reading(
-	const struct thread_state *t, int clock_id, enum clock_family family, uint64_t *ret)
+	struct thread_state *t, int clock_id, enum clock_family family, uint64_t *ret)
 {
 	struct timespec ts;
 	uint64_t now;
@@ -205,10 +205,11 @@ static int make_reading(
 	now = (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 	now -= (uint64_t)shift_of(clock_id);
 	if (family != FAMILY_NONE) {
-		const struct clock_view *view = &t->clocks[family];
+		struct clock_view *view = &t->clocks[family];
+		uint64_t own = now;
 
-		if (view->seen && !view->known && now < view->last)
-			now = view->last;
+		now = MAX(now, view->floor);
+		view->ahead = (int64_t)(own - now);
 	}
 	*ret = now & ~SLOT_FILLED;
 	return 0;
@@ -251,9 +252,12 @@ static inline void note_reading(
 	view->last = value;
 	view->seen = true;
 	view->known = made;
-	if (made)
-		view->lag = 0;
-	else if (unlikely(!view->settled))
+	if (made) {
+		view->lag = view->ahead;
+		return;
+	}
+	view->floor = value;
+	if (unlikely(!view->settled))
 		measure_lag(view, family);
 }
 
